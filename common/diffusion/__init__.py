@@ -1,0 +1,1 @@
+"""Noise schedules and samplers as pure functions; a model is any callable."""
