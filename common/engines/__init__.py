@@ -1,0 +1,1 @@
+"""What stock MONAI engines need to train diffusion models."""

@@ -1,0 +1,48 @@
+"""Optimizer and learning-rate schedule of the transformer recipes."""
+
+import math
+
+import torch
+from torch import nn
+
+
+def adamw(
+    network: nn.Module, lr: float, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.03
+) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only: biases, norms and embeddings of positions are exempt.
+
+    Args:
+        network: its trainable parameters are optimized.
+        lr: learning rate.
+        betas: decay rates of the two moments.
+        weight_decay: decoupled decay of the weight matrices.
+    """
+    decay, exempt = [], []
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        own_name = name.rsplit(".", 1)[-1]
+        is_matrix = parameter.ndim > 1 and own_name != "pos_embed" and not own_name.startswith("bias")
+        (decay if is_matrix else exempt).append(parameter)
+    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
+
+
+def warmup_schedule(
+    optimizer: torch.optim.Optimizer, warmup_steps: int, total_steps: int | None = None, final_factor: float = 0.02
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Linear warm-up, then constant, or a cosine down to ``final_factor`` if ``total_steps`` is given.
+
+    Call ``step()`` once per iteration. Factor of the n-th iteration (from 0): (n+1)/warmup_steps while warming up; then
+    final + (1 - final) (1 + cos(pi p)) / 2 with p the share of the remaining steps that is done.
+    """
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        if total_steps is None:
+            return 1.0
+        progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+        return final_factor + (1 - final_factor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

@@ -1,0 +1,1 @@
+"""Handlers attached to stock MONAI engines."""

@@ -1,0 +1,162 @@
+"""Whole, atomic training checkpoints; resuming; and the weights that users get."""
+
+import logging
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from ignite.engine import Engine, Events
+
+from ..atomic import TEMPORARY_PREFIX, atomic_path
+from ..parallel import process_rank, wait_for_all
+
+logger = logging.getLogger(__name__)
+
+
+class Stateful(Protocol):
+    """Anything with a state to save, such as a network, an optimizer or a schedule."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+
+
+def save_state(state: Mapping[str, Any], path: str | Path) -> None:
+    """``torch.save`` that never leaves a half-written file under ``path``."""
+    with atomic_path(path) as temporary:
+        torch.save(dict(state), temporary)
+
+
+def load_state(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    """``torch.load(weights_only=True)`` with an error that names the file and the remedy."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There are no weights at {path}; train the bundle first or give another path.")
+    try:
+        state = torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:
+        raise RuntimeError(
+            f"{path} is not a readable checkpoint of plain tensors ({type(error).__name__}: {error}); "
+            "delete it or replace it by a whole copy."
+        ) from error
+    if not isinstance(state, dict):
+        raise RuntimeError(f"{path} holds a {type(state).__name__}, not a dictionary of tensors; give another file.")
+    return state
+
+
+def find_checkpoints(directory: Path) -> list[Path]:
+    """Whole training checkpoints in ``directory``, oldest first."""
+    found = [path for path in directory.glob("checkpoint_*.pt") if re.fullmatch(r"checkpoint_\d+", path.stem)]
+    return sorted(found, key=lambda path: int(path.stem.split("_")[1]))
+
+
+class TrainingCheckpoint:
+    """Saves everything a run needs to go on, and goes on from it.
+
+    Every ``interval`` epochs, and at the end, writes ``checkpoint_<epoch>.pt`` with the state of ``objects`` and the
+    epoch, and ``weights_path`` with the weights for inference. Each file is written beside its place and renamed, so a
+    kill at any moment leaves the former one. Random streams need no state: they are functions of seed, epoch and
+    iteration (``common.engines.randomness``). Rank 0 writes. MONAI's ``CheckpointSaver`` is not used because it removes
+    the former file before it writes the next one of the same name.
+
+    Args:
+        directory: folder of the checkpoints.
+        objects: what to save, by name; must hold everything that changes during training.
+        weights: gives the state dict for inference (plain tensors), e.g. ``ema.state_dict``.
+        weights_path: file for these weights, overwritten at every save.
+        interval: epochs between saves.
+        resume: continue from the last whole checkpoint in ``directory``; from the start if there is none. Without it a
+            folder that holds checkpoints of a former run is renamed to ``<directory>.previous`` when the run starts.
+        keep: how many checkpoints to keep.
+        before_save: called before each save; an exception it raises prevents the save.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        objects: Mapping[str, Stateful],
+        weights: Callable[[], dict[str, Any]],
+        weights_path: str | Path,
+        interval: int = 1,
+        resume: bool = False,
+        keep: int = 2,
+        before_save: Callable[[], None] | None = None,
+    ) -> None:
+        self.directory = Path(directory)
+        self.objects = dict(objects)
+        self.weights = weights
+        self.weights_path = Path(weights_path)
+        self.interval = interval
+        self.resume = resume
+        self.keep = keep
+        self.before_save = before_save
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer (ignite handler interface)."""
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self.save)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
+
+    def start(self, engine: Engine) -> None:
+        """Restore the last checkpoint, or make room for a new run."""
+        existing = find_checkpoints(self.directory)
+        if self.resume and existing:
+            self.restore(engine, existing[-1])
+        elif self.resume:
+            logger.info("No checkpoint in %s yet: training starts from the beginning.", self.directory)
+        elif existing and process_rank() == 0:
+            previous = self.directory.with_name(self.directory.name + ".previous")
+            shutil.rmtree(previous, ignore_errors=True)
+            self.directory.rename(previous)
+            logger.info("Checkpoints of an earlier run were moved to %s.", previous)
+        if process_rank() == 0 and self.directory.is_dir():
+            for leftover in self.directory.glob(f"{TEMPORARY_PREFIX}*"):
+                leftover.unlink()
+        wait_for_all()
+
+    def restore(self, engine: Engine, path: Path) -> None:
+        """Load ``path`` into the objects and the engine's counters."""
+        state = load_state(path, map_location="cpu")
+        if state.keys() != {*self.objects, "progress"}:
+            raise RuntimeError(
+                f"{path} holds {sorted(state)} but this run needs {sorted([*self.objects, 'progress'])}: it was written by "
+                "another recipe. Give this run an `output_dir` of its own, or set `resume` to false."
+            )
+        epoch_length = engine.state.epoch_length
+        if state["progress"]["epoch_length"] != epoch_length:
+            raise RuntimeError(
+                f"{path} was trained with epochs of {state['progress']['epoch_length']} iterations, this run has "
+                f"{epoch_length}: give the same data set, `batch_size` and `epoch_length` to resume."
+            )
+        for name, item in self.objects.items():
+            try:
+                item.load_state_dict(state[name])
+            except (RuntimeError, ValueError, KeyError) as error:
+                raise RuntimeError(
+                    f"`{name}` in {path} does not fit this run: {error}\nResume with the settings the run was started "
+                    "with, or give a new `output_dir`."
+                ) from error
+        engine.state.epoch = state["progress"]["epoch"]
+        engine.state.iteration = state["progress"]["epoch"] * epoch_length
+        logger.info("Resumed from %s: %d epochs are done.", path, engine.state.epoch)
+
+    def save(self, engine: Engine) -> None:
+        """Write checkpoint and weights of the epoch that has just ended."""
+        if self.before_save is not None:
+            self.before_save()
+        if process_rank() != 0:
+            return
+        path = self.directory / f"checkpoint_{engine.state.epoch:06d}.pt"
+        progress = {"epoch": engine.state.epoch, "epoch_length": engine.state.epoch_length}
+        save_state({name: item.state_dict() for name, item in self.objects.items()} | {"progress": progress}, path)
+        save_state(self.weights(), self.weights_path)
+        for old in find_checkpoints(self.directory)[: -self.keep]:
+            old.unlink()
+
+    def finish(self, engine: Engine) -> None:
+        """Save the last epoch, unless it has just been saved."""
+        if engine.state.epoch % self.interval:
+            self.save(engine)

@@ -1,0 +1,199 @@
+"""Scores of an unconditional generator, each beside the same score of real images; CSV, JSON and a picture."""
+
+import csv
+import io
+import json
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
+from monai.utils import evenly_divisible_all_gather
+from torch import Tensor
+
+from ..atomic import atomic_path, write_text
+from ..metrics.frechet import Moments, feature_moments, frechet_distance, grid_features
+from ..metrics.nearest import nearest_neighbor_distances
+from ..metrics.reference import ReferenceImages
+from ..metrics.seams import neighbor_steps
+from ..metrics.spectrum import radial_power_spectrum, spectrum_distance
+from ..parallel import process_rank
+from ..pictures import image_grid
+from ..seeds import derive_seed
+
+UNITS = {
+    "frechet_distance": "squared distance of 8x8 area means, images in [0, 1]; lower is better",
+    "spectrum_distance": "mean |ln ratio| of radial power; lower is better",
+    "seam_ratio": "mean |step| across token borders / elsewhere; that of real images is right",
+    "nearest_training_distance": "L2 of 16x16 area means; clearly below held-out images means copying",
+}
+BOOTSTRAP_ROUNDS = 100
+
+
+class SynthesisReport:
+    """Collects generated and held-out images of an evaluation and writes what a reader needs to judge the generator.
+
+    - ``metrics.json``: every score of the generated images with its bootstrap standard deviation, the same score of
+      held-out images (the floor: other patients) and of a random part of the training images (the floor: sampling);
+    - ``metrics_cases.csv``: per generated image its nearest training slice and the distance, its seam ratio;
+    - ``report.png``: held-out images, samples, the samples' nearest training slices, spectra, distances.
+
+    The reference of all scores are training slices. Scores of different numbers of images do not compare, so the floors
+    use as many images as there are (``n`` of each is stated).
+
+    Args:
+        output_dir: folder for the three files.
+        reference: training slices.
+        describe: text for a data-set index of a training slice.
+        token_size: side of a token in pixels.
+        record: what else to state: data set, seed, sampler, weights file, ...
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        reference: ReferenceImages,
+        describe: Callable[[int], str],
+        token_size: int,
+        record: Mapping[str, Any],
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.reference = reference
+        self.describe = describe
+        self.token_size = token_size
+        self.record = dict(record)
+        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator whose output has ``pred`` and ``label`` (B, 1, X, Y) in [0, 1], its batch ``index``."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._parts.clear)
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self.collect)  # before batches are taken apart
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
+
+    def collect(self, engine: Engine) -> None:
+        """Keep the images of a batch."""
+        output, device = engine.state.output, engine.state.device
+        index = torch.as_tensor(engine.state.batch["index"], device=device)
+        self._parts.append((index, output["pred"].detach().float(), output["label"].detach().float()))
+
+    def write(self) -> None:
+        """Gather the images of all processes, score them, write the files on rank 0."""
+        index, samples, real = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
+        index, samples, real = (evenly_divisible_all_gather(part).cpu() for part in (index, samples, real))
+        if process_rank() != 0:
+            return
+        order = index.argsort()
+        samples, real = samples[order], real[order]
+        training = self.reference.images
+        distances = {
+            "samples": nearest_neighbor_distances(samples, training),
+            "held_out": nearest_neighbor_distances(real, training),
+        }
+        write_text(self.output_dir / "metrics.json", json.dumps(self.scores(samples, real, distances), indent=2) + "\n")
+        nearest = nearest_indices(samples, training)
+        self.write_cases(samples, distances["samples"], nearest)
+        self.draw(samples, real, training[nearest[:16]], distances)
+
+    def scores(self, samples: Tensor, real: Tensor, distances: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The content of ``metrics.json``."""
+        training = self.reference.images
+        generator = torch.Generator().manual_seed(derive_seed(0, len(samples)))
+        part = training[torch.randperm(len(training), generator=generator)[: len(samples)]]
+        groups = {"samples": samples, "held_out": real, "training_part": part}
+        moments, spectrum = self.reference.moments(), radial_power_spectrum(training).mean((0, 1))
+        result: dict[str, Any] = {"protocol": "common.handlers.synthesis_report", **self.record, "commit": commit()}
+        result["n"] = {**{name: len(images) for name, images in groups.items()}, "training": len(training)}
+        result["scores"] = {name: {"meaning": text} for name, text in UNITS.items()}
+        for group, images in groups.items():
+            quantities: dict[str, tuple[Tensor, Callable[[Tensor], Tensor]]] = {
+                "frechet_distance": (grid_features(images), lambda x, m=moments: _frechet(x, m)),
+                "spectrum_distance": (
+                    radial_power_spectrum(images).mean(1),
+                    lambda x: spectrum_distance(x.mean(0), spectrum),
+                ),
+                "seam_ratio": (neighbor_steps(images, self.token_size), lambda x: x[:, 0].mean() / x[:, 1].mean()),
+            }
+            if group in distances:
+                quantities["nearest_training_distance"] = (distances[group][:, None], lambda x: x.mean())
+            for name, (per_image, score) in quantities.items():
+                draws = torch.randint(len(per_image), (BOOTSTRAP_ROUNDS, len(per_image)), generator=generator)
+                spread = torch.stack([score(per_image[draw]) for draw in draws]).std()
+                result["scores"][name][group] = {"value": score(per_image).item(), "bootstrap_sd": spread.item()}
+        return result
+
+    def write_cases(self, samples: Tensor, distances: Tensor, nearest: Tensor) -> None:
+        """Write ``metrics_cases.csv``."""
+        steps = neighbor_steps(samples, self.token_size)
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(["sample", "nearest_training_distance", "nearest_training_slice", "seam_ratio"])
+        for number, (distance, position) in enumerate(zip(distances.tolist(), nearest.tolist(), strict=True)):
+            slice_name = self.describe(self.reference.indices[position])
+            rows.writerow([number, f"{distance:.4f}", slice_name, f"{(steps[number, 0] / steps[number, 1]).item():.4f}"])
+        write_text(self.output_dir / "metrics_cases.csv", text.getvalue())
+
+    def draw(self, samples: Tensor, real: Tensor, nearest: Tensor, distances: Mapping[str, Tensor]) -> None:
+        """Write ``report.png``."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(13, 11), layout="constrained")
+        panels = figure.subplots(2, 2, width_ratios=(1, 1), height_ratios=(1.5, 1))
+        for panel, images, title in (
+            (panels[0, 0], _spread(real, 32), "held-out real images"),
+            (panels[0, 1], samples[:32], "samples (synthetic, not selected)"),
+            (panels[1, 0], _interleave(samples[:16], nearest), "16 samples, each above its nearest training slice"),
+        ):
+            panel.imshow(image_grid(images, columns=8, scale=2))
+            panel.set_title(title)
+            panel.set_axis_off()
+        figure.delaxes(panels[1, 1])
+        lower = figure.add_subplot(2, 2, 4)
+        bins = torch.linspace(0, max(d.max().item() for d in distances.values()), 40).numpy()
+        lower.hist(distances["held_out"].numpy(), bins, alpha=0.6, density=True, label="held-out real images")
+        lower.hist(distances["samples"].numpy(), bins, alpha=0.6, density=True, label="samples")
+        lower.set_xlabel("distance to the nearest training slice (L2, 16x16 means)")
+        lower.set_yticks([])
+        lower.legend()
+        inset = lower.inset_axes((0.62, 0.35, 0.36, 0.4))
+        for images, label in ((real, "held-out"), (samples, "samples")):
+            power = radial_power_spectrum(images).mean((0, 1))
+            inset.loglog(torch.arange(1, len(power) + 1).numpy(), power.numpy(), label=label)
+        inset.set_title("radial power spectrum", fontsize=8)
+        inset.tick_params(labelsize=7)
+        figure.suptitle(", ".join(f"{key}: {value}" for key, value in self.record.items()) + " - research use only", size=9)
+        with atomic_path(self.output_dir / "report.png") as temporary:
+            figure.savefig(temporary, dpi=90, format="png")
+
+
+def commit() -> str | None:
+    """Short hash of the checked-out commit, with ``+`` if files were changed; ``None`` outside a git checkout."""
+    try:
+        run = {"capture_output": True, "text": True, "timeout": 10, "cwd": Path(__file__).parent}
+        head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], **run)  # type: ignore[call-overload]
+        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], **run)  # type: ignore[call-overload]
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else None
+
+
+def nearest_indices(queries: Tensor, references: Tensor, size: int = 16) -> Tensor:
+    """Position of the nearest reference image of each query, by the distance of ``nearest_neighbor_distances``."""
+    features = grid_features(references, size)
+    return torch.cat([torch.cdist(chunk, features).argmin(1) for chunk in grid_features(queries, size).split(256)])
+
+
+def _frechet(features: Tensor, moments: Moments) -> Tensor:
+    return frechet_distance(feature_moments(features), moments)
+
+
+def _spread(images: Tensor, number: int) -> Tensor:
+    return images[torch.linspace(0, len(images) - 1, min(number, len(images))).round().long()]
+
+
+def _interleave(first: Tensor, second: Tensor, columns: int = 8) -> Tensor:
+    """Rows of ``columns`` images of the first batch, each followed by the same row of the second."""
+    rows = [part for pair in zip(first.split(columns), second.split(columns), strict=True) for part in pair]
+    return torch.cat(rows)

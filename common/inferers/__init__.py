@@ -1,0 +1,1 @@
+"""From noise to images; from volumes to slices and back."""

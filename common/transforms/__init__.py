@@ -1,0 +1,1 @@
+"""MONAI transforms: loading, slicing, intensity, DCT and DWT."""
