@@ -22,7 +22,7 @@ def adamw(
         if not parameter.requires_grad:
             continue
         own_name = name.rsplit(".", 1)[-1]
-        is_matrix = parameter.ndim > 1 and own_name != "pos_embed" and not own_name.startswith("bias")
+        is_matrix = parameter.ndim > 1 and own_name != "position_embedding" and "bias" not in own_name
         (decay if is_matrix else exempt).append(parameter)
     groups = [{"params": decay, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)

@@ -112,9 +112,10 @@ class TrainingCheckpoint:
             shutil.rmtree(previous, ignore_errors=True)
             self.directory.rename(previous)
             logger.info("Checkpoints of an earlier run were moved to %s.", previous)
-        if process_rank() == 0 and self.directory.is_dir():
-            for leftover in self.directory.glob(f"{TEMPORARY_PREFIX}*"):
-                leftover.unlink()
+        if process_rank() == 0:  # what a kill in the middle of writing left
+            for folder in (self.directory, self.weights_path.parent):
+                for leftover in folder.glob(f"{TEMPORARY_PREFIX}*.pt"):
+                    leftover.unlink()
         wait_for_all()
 
     def restore(self, engine: Engine, path: Path) -> None:

@@ -1,0 +1,136 @@
+"""Checkpoints are whole or absent, and a run that resumes is the run that was not interrupted."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from ignite.engine import Engine
+from torch import nn
+
+from common.engines.randomness import StepRandomness
+from common.handlers.checkpoint import TrainingCheckpoint, find_checkpoints, load_state, save_state
+
+
+def train(folder: Path, epochs: int, *, resume: bool = False, interval: int = 1, stop_after: int | None = None) -> dict:
+    """Noisy gradient descent on two numbers, 4 iterations per epoch; returns the final weights."""
+    network = nn.Linear(2, 1)
+    nn.init.ones_(network.weight)
+    nn.init.zeros_(network.bias)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
+
+    def step(engine: Engine, batch: int) -> None:
+        if engine.state.iteration == stop_after:
+            raise KeyboardInterrupt
+        optimizer.zero_grad()
+        network(torch.randn(3, 2)).square().mean().backward()
+        optimizer.step()
+
+    engine = Engine(step)
+    StepRandomness(seed=0).attach(engine)
+    TrainingCheckpoint(
+        folder / "checkpoints",
+        {"network": network, "optimizer": optimizer},
+        weights=network.state_dict,
+        weights_path=folder / "model.pt",
+        interval=interval,
+        resume=resume,
+    ).attach(engine)
+    try:
+        engine.run(range(4), max_epochs=epochs)
+    except KeyboardInterrupt:
+        return {}
+    return network.state_dict()
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 5, 11, 16])
+def test_resumed_run_equals_the_unbroken_one(tmp_path: Path, stop_after: int) -> None:
+    unbroken = train(tmp_path / "a", epochs=5)
+    assert train(tmp_path / "b", epochs=5, stop_after=stop_after) == {}
+    resumed = train(tmp_path / "b", epochs=5, resume=True)
+    assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
+    saved = torch.load(tmp_path / "b" / "model.pt", weights_only=True)
+    assert all(torch.equal(unbroken[name], saved[name]) for name in unbroken)
+
+
+def test_only_the_newest_are_kept_and_the_last_epoch_is_saved(tmp_path: Path) -> None:
+    train(tmp_path, epochs=7, interval=3)
+    assert [path.name for path in find_checkpoints(tmp_path / "checkpoints")] == [
+        "checkpoint_000006.pt",
+        "checkpoint_000007.pt",
+    ]
+
+
+def test_finished_run_resumes_to_nothing_new(tmp_path: Path) -> None:
+    first = train(tmp_path, epochs=3)
+    again = train(tmp_path, epochs=3, resume=True)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_new_run_keeps_the_former_checkpoints_aside(tmp_path: Path) -> None:
+    train(tmp_path, epochs=4)
+    train(tmp_path, epochs=2)
+    assert [p.name for p in find_checkpoints(tmp_path / "checkpoints")] == ["checkpoint_000001.pt", "checkpoint_000002.pt"]
+    assert find_checkpoints(tmp_path / "checkpoints.previous")[-1].name == "checkpoint_000004.pt"
+
+
+def test_other_epoch_length_or_recipe_is_refused(tmp_path: Path) -> None:
+    train(tmp_path, epochs=1)
+    path = find_checkpoints(tmp_path / "checkpoints")[0]
+    state = load_state(path)
+    save_state({**state, "progress": {"epoch": 1, "epoch_length": 9}}, path)
+    with pytest.raises(RuntimeError, match=r"epochs of 9 iterations, this run has 4"):
+        train(tmp_path, epochs=2, resume=True)
+    save_state({key: value for key, value in state.items() if key != "optimizer"}, path)
+    with pytest.raises(RuntimeError, match="written by another recipe"):
+        train(tmp_path, epochs=2, resume=True)
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no weights at .*model\.pt"):
+        load_state(tmp_path / "model.pt")
+    (tmp_path / "model.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(RuntimeError, match=r"model\.pt is not a readable checkpoint"):
+        load_state(tmp_path / "model.pt")
+    torch.save(nn.Linear(1, 1), tmp_path / "model.pt")
+    with pytest.raises(RuntimeError, match="plain tensors"):
+        load_state(tmp_path / "model.pt")
+
+
+WRITER = """
+import sys, torch
+from common.handlers.checkpoint import save_state
+print("ready", flush=True)
+number = 0
+while True:
+    number += 1
+    save_state({"number": torch.full((400_000,), number)}, sys.argv[1])
+"""
+
+
+def test_kill_while_writing_leaves_a_whole_file(tmp_path: Path) -> None:
+    """Nearly all of the child's time goes into writing, so nearly every kill falls into it."""
+    path = tmp_path / "model.pt"
+    save_state({"number": torch.zeros(400_000)}, path)
+    for delay in (0.05, 0.11, 0.17, 0.23):
+        child = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(delay)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        values = load_state(path)["number"]
+        assert (values == values[0]).all()
+
+
+def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    save_state({"x": torch.ones(1)}, path)
+    with pytest.raises(Exception, match="pickle"):
+        save_state({"x": lambda: None}, path)
+    assert load_state(path)["x"].item() == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
