@@ -1,0 +1,1 @@
+"""DCT, zigzag, tokens, statistics and Haar wavelets as pure tensor functions."""

@@ -1,0 +1,1 @@
+"""Metrics that MONAI and ignite lack."""

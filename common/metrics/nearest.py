@@ -1,0 +1,67 @@
+"""Distance to the nearest training image: the first thing to look at when asking whether a model copies."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.metrics import CumulativeIterationMetric
+from torch import Tensor
+
+from .frechet import grid_features
+
+_CHUNK = 256  # queries compared at a time, so that memory grows with the references only
+
+
+def nearest_neighbor_distances(queries: Tensor, references: Tensor, size: int = 16) -> Tensor:
+    """Distance of every query image to its nearest reference image, ``(N,)`` in float64.
+
+    Euclidean distance of the images' area means on a ``size`` x ``size`` grid. A copy has distance 0, a shifted or
+    mirrored copy need not.
+
+    Args:
+        queries: ``(N, C, H, W)``.
+        references: ``(M, C, H', W')``, M >= 1, in the same intensity unit.
+        size: side of the grid.
+    """
+    return _nearest(grid_features(queries, size), grid_features(references, size))
+
+
+class NearestNeighborDistance(CumulativeIterationMetric):
+    """Mean over predicted images of the distance to the nearest reference image (see the function above).
+
+    Meaningful only beside the same number for held-out real images: clearly smaller means copying. Called with
+    ``y_pred`` and ``y``, both ``(B, C, H, W)`` in [0, 1]; the two need not correspond.
+
+    Args:
+        size: side of the grid on which images are compared.
+        references: fixed features ``(M, C * size * size)`` of the training images, made by
+            :func:`grid_features`; then ``y`` is not looked at.
+    """
+
+    def __init__(self, size: int = 16, references: Tensor | None = None) -> None:
+        super().__init__()
+        self.size = size
+        self.references = references
+
+    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **_: Any) -> Tensor | Sequence[Tensor]:
+        features = grid_features(y_pred, self.size)
+        if self.references is not None:
+            return _nearest(features, self.references.to(features))
+        if y is None:
+            raise ValueError("NearestNeighborDistance: give training images as `y`, or features as `references`.")
+        return [features, grid_features(y, self.size)]
+
+    def aggregate(self) -> Tensor:
+        """Mean distance over all predicted images seen by all processes since the last reset."""
+        buffers = self.get_buffer()
+        if buffers is None:
+            raise ValueError("NearestNeighborDistance: no images were given before aggregate().")
+        distances = buffers if self.references is not None else _nearest(buffers[0], buffers[1])
+        return distances.mean()
+
+
+def _nearest(queries: Tensor, references: Tensor) -> Tensor:
+    """Smallest Euclidean distance of each row ``(N, D)`` to the rows ``(M, D)``; differences are taken directly."""
+    exact = "donot_use_mm_for_euclid_dist"  # the matrix-product form cannot tell a copy from a close neighbor
+    chunks = [torch.cdist(chunk, references, compute_mode=exact).amin(1) for chunk in queries.split(_CHUNK)]
+    return torch.cat(chunks)
