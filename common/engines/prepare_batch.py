@@ -64,7 +64,9 @@ class NoisePredictionPrepareBatch(PrepareBatch):
             t = (torch.arange(size * count, device=image.device) + t) / (size * count)
         t = self.t_min + (1 - self.t_min) * t[rank::count]
         if self.image_size is not None and tuple(image.shape[-2:]) != tuple(self.image_size):
-            room = torch.tensor(image.shape[-2:], device=image.device) - torch.tensor(self.image_size, device=image.device)
+            room = torch.tensor(image.shape[-2:], device=image.device) - torch.tensor(
+                self.image_size, device=image.device
+            )
             place = torch.rand(size * count, 2, generator=generator, device=image.device)[rank::count]
             image = crop_at(image, self.image_size, (place * (room + 1)).long())
         for axis in self.flip_axes:

@@ -1,7 +1,6 @@
 """Which training slices an epoch sees, in which order, on which process."""
 
-from collections.abc import Iterator
-from typing import Sized
+from collections.abc import Iterator, Sized
 
 import torch
 from torch.utils.data import DistributedSampler

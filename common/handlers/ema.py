@@ -4,7 +4,7 @@ import copy
 
 import torch
 from ignite.engine import Engine, Events
-from torch import nn
+from torch import Tensor, nn
 
 from ..inferers.diffusion import unwrap
 
@@ -38,7 +38,8 @@ class EMA:
     def update(self, iteration: int) -> None:
         """Move the average towards the network after iteration number ``iteration`` (1-based)."""
         rate = min(self.decay, (1 + iteration) / (10 + iteration)) ** self.every
-        averages, currents = list(self.model.parameters()), list(self.network.parameters())
+        averages: list[Tensor] = list(self.model.parameters())
+        currents: list[Tensor] = list(self.network.parameters())
         torch._foreach_lerp_(averages, currents, 1 - rate)
         for average, current in zip(self.model.buffers(), self.network.buffers(), strict=True):
             average.copy_(current)

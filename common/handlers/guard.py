@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 from ignite.engine import Engine, Events
@@ -39,7 +40,8 @@ class NonFiniteGuard:
 
     def note(self, engine: Engine) -> None:
         """Remember the loss of the iteration that has just ended."""
-        self._pending.append((engine.state.iteration, engine.state.output["loss"].detach(), engine.state.batch["index"]))
+        output, batch = cast(dict, engine.state.output), cast(dict, engine.state.batch)
+        self._pending.append((engine.state.iteration, output["loss"].detach(), batch["index"]))
 
     def check(self) -> None:
         """Look at all losses since the last look; raise :class:`NonFiniteLossError` for the first bad one."""

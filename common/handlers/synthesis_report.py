@@ -132,7 +132,9 @@ class SynthesisReport:
         rows.writerow(["sample", "nearest_training_distance", "nearest_training_slice", "seam_ratio"])
         for number, (distance, position) in enumerate(zip(distances.tolist(), nearest.tolist(), strict=True)):
             slice_name = self.describe(self.reference.indices[position])
-            rows.writerow([number, f"{distance:.4f}", slice_name, f"{(steps[number, 0] / steps[number, 1]).item():.4f}"])
+            rows.writerow(
+                [number, f"{distance:.4f}", slice_name, f"{(steps[number, 0] / steps[number, 1]).item():.4f}"]
+            )
         write_text(self.output_dir / "metrics_cases.csv", text.getvalue())
 
     def draw(self, samples: Tensor, real: Tensor, nearest: Tensor, distances: Mapping[str, Tensor]) -> None:
@@ -163,7 +165,9 @@ class SynthesisReport:
             inset.loglog(torch.arange(1, len(power) + 1).numpy(), power.numpy(), label=label)
         inset.set_title("radial power spectrum", fontsize=8)
         inset.tick_params(labelsize=7)
-        figure.suptitle(", ".join(f"{key}: {value}" for key, value in self.record.items()) + " - research use only", size=9)
+        figure.suptitle(
+            ", ".join(f"{key}: {value}" for key, value in self.record.items()) + " - research use only", size=9
+        )
         with atomic_path(self.output_dir / "report.png") as temporary:
             figure.savefig(temporary, dpi=90, format="png")
 

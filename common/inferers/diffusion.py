@@ -1,5 +1,6 @@
 """Noise -> network -> loss arguments (training) and noise -> network -> image (sampling)."""
 
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import torch
@@ -26,7 +27,7 @@ class Denoiser(Protocol):
     def check_ready(self) -> None: ...
 
 
-def unwrap(network: nn.Module) -> nn.Module:
+def unwrap(network: Any) -> nn.Module:
     """The network inside ``DistributedDataParallel`` and ``torch.compile`` wrappers."""
     while True:
         inner = getattr(network, "module", getattr(network, "_orig_mod", None))
@@ -48,7 +49,7 @@ class NoisePredictionInferer(Inferer):
     def __init__(self, amp: bool = False) -> None:
         self.amp = amp
 
-    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
         noise, t = kwargs["noise"], kwargs["t"]
         schedule = cast(Denoiser, unwrap(network)).schedule
         x_t = marginal(schedule, inputs, noise, t)
@@ -98,7 +99,7 @@ class SamplingInferer(Inferer):
         self.amp = amp
 
     @torch.no_grad()
-    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         """Images (B, 1, X, Y) in [0, 1] for inputs of batch size B.
 
         Args:

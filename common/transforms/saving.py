@@ -5,35 +5,29 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
+import nibabel
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor, NibabelWriter
+from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from numpy.typing import NDArray
 
 from .. import __version__
 from ..atomic import atomic_path, write_text
 
+_DESCRIPTION_LENGTH = 79  # bytes of the NIfTI header's field `descrip`, less its final zero
 
-class ProvenanceNibabelWriter(NibabelWriter):
-    """MONAI's NIfTI writer plus a line in the header's ``descrip`` field (79 characters at most).
 
-    Args:
-        description: text for the header.
-        output_dtype: type of the voxels on disk.
-    """
-
-    def __init__(self, description: str, output_dtype: Any = np.float32) -> None:
-        super().__init__(output_dtype=output_dtype)
-        self.description = description.encode("ascii", "replace")[:79]
-
-    def write(self, filename: Any, verbose: bool = False, **kwargs: Any) -> None:
-        """Create the image as MONAI does, add the description, save."""
-        image = self.create_backend_obj(self.data_obj, affine=self.affine, dtype=self.output_dtype, **kwargs)
-        image.header["descrip"] = self.description
-        image.header.set_xyzt_units("mm", "sec")
-        nib.save(image, filename)
+def save_nifti(path: str | Path, voxels: NDArray[Any], affine: NDArray[np.float64], description: str) -> None:
+    """Write a NIfTI file atomically: qform = sform = ``affine`` (RAS, mm), ``description`` cut to 79 ASCII characters."""
+    image = nibabel.Nifti1Image(voxels, affine)  # type: ignore[no-untyped-call]
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["descrip"] = description.encode("ascii", "replace")[:_DESCRIPTION_LENGTH]
+    with atomic_path(path) as temporary:
+        nibabel.save(image, temporary)  # type: ignore[attr-defined]
 
 
 class SaveSyntheticd(MapTransform):
@@ -45,8 +39,8 @@ class SaveSyntheticd(MapTransform):
     Args:
         keys: key of the generated image.
         output_dir: folder for the files.
-        provenance: what to record: bundle, seed, sampler, ...; ``"synthetic": true`` and the library's
-            version are added.
+        provenance: what to record: bundle, seed, sampler, ...; ``"synthetic": true`` and the library's version are
+            added.
         prefix: first part of the file names.
     """
 
@@ -63,14 +57,10 @@ class SaveSyntheticd(MapTransform):
         for key in self.key_iterator(result):
             index = int(result["index"])
             template = result.get("image")
-            affine = template.affine if isinstance(template, MetaTensor) else torch.eye(4, dtype=torch.float64)
+            affine = template.affine.numpy(force=True) if isinstance(template, MetaTensor) else np.eye(4)
             record = {**self.provenance, "index": index}
             text = "SYNTHETIC " + " ".join(f"{name}={record[name]}" for name in ("bundle", "version", "seed", "index"))
-            writer = ProvenanceNibabelWriter(text)
-            writer.set_data_array(torch.as_tensor(result[key])[..., None], channel_dim=0)  # (1, X, Y, 1)
-            writer.set_metadata({"affine": affine}, resample=False)
-            path = self.output_dir / f"{self.prefix}_{index:06d}.nii.gz"
-            with atomic_path(path) as temporary:
-                writer.write(temporary)
-            write_text(path.with_name(f"{self.prefix}_{index:06d}.json"), json.dumps(record, indent=2) + "\n")
+            voxels = torch.as_tensor(result[key])[0, :, :, None].float().numpy(force=True)  # (X, Y, 1)
+            save_nifti(self.output_dir / f"{self.prefix}_{index:06d}.nii.gz", voxels, affine, text)
+            write_text(self.output_dir / f"{self.prefix}_{index:06d}.json", json.dumps(record, indent=2) + "\n")
         return result

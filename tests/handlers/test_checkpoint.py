@@ -74,7 +74,10 @@ def test_finished_run_resumes_to_nothing_new(tmp_path: Path) -> None:
 def test_new_run_keeps_the_former_checkpoints_aside(tmp_path: Path) -> None:
     train(tmp_path, epochs=4)
     train(tmp_path, epochs=2)
-    assert [p.name for p in find_checkpoints(tmp_path / "checkpoints")] == ["checkpoint_000001.pt", "checkpoint_000002.pt"]
+    assert [p.name for p in find_checkpoints(tmp_path / "checkpoints")] == [
+        "checkpoint_000001.pt",
+        "checkpoint_000002.pt",
+    ]
     assert find_checkpoints(tmp_path / "checkpoints.previous")[-1].name == "checkpoint_000004.pt"
 
 
