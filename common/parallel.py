@@ -1,6 +1,8 @@
 """Facts about the processes of a run; sensible answers without ``torch.distributed`` too."""
 
 import torch.distributed as dist
+from monai.utils import evenly_divisible_all_gather
+from torch import Tensor
 
 
 def process_rank() -> int:
@@ -11,6 +13,11 @@ def process_rank() -> int:
 def process_count() -> int:
     """Number of processes, 1 in a single-process run."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def gather(rows: Tensor) -> Tensor:
+    """Rows of all processes, rank after rank; the processes may hold different numbers of them."""
+    return evenly_divisible_all_gather(rows, concat=True)
 
 
 def wait_for_all() -> None:

@@ -26,8 +26,8 @@ def image_grid(images: Tensor, columns: int = 8, gap: int = 2, scale: int = 1) -
     batch, channels, width, height = images.shape
     if channels not in (1, 3):
         raise ValueError(f"image_grid: images have {channels} channels; grey (1) or RGB (3) can be drawn.")
-    pixels = images.detach().float().cpu().clamp(0, 1).mul(255).round().to(torch.uint8)
-    pixels = pixels.permute(0, 3, 2, 1).expand(-1, -1, -1, 3).numpy()  # (B, Y, X, 3)
+    levels = images.detach().float().cpu().clamp(0, 1).mul(255).round().to(torch.uint8)
+    pixels = levels.permute(0, 3, 2, 1).expand(-1, -1, -1, 3).numpy()  # (B, Y, X, 3)
     rows = -(-batch // columns)
     canvas = np.full((rows * (height + gap) + gap, min(columns, batch) * (width + gap) + gap, 3), 96, np.uint8)
     for number, picture in enumerate(pixels):

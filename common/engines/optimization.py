@@ -17,7 +17,8 @@ def adamw(
         betas: decay rates of the two moments.
         weight_decay: decoupled decay of the weight matrices.
     """
-    decay, exempt = [], []
+    decay: list[nn.Parameter] = []
+    exempt: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue

@@ -1,4 +1,4 @@
-"""Random numbers of training as a function of (seed, iteration), so that a resumed run draws what an unbroken one would."""
+"""Random numbers as functions of (seed, iteration), so that a resumed run draws what an unbroken one would."""
 
 import torch
 from ignite.engine import Engine, Events
@@ -12,9 +12,9 @@ class StepRandomness:
 
     Nothing has to be stored in a checkpoint, and what validation or another library drew in between has no influence.
 
-    - :meth:`shared`: a generator that is the same on every process. What concerns samples (times, noise, flips) is drawn
-      from it for the whole batch of all processes, each process keeping its rows: n processes with batch B therefore see
-      exactly what one process with batch n*B sees.
+    - :meth:`shared`: a generator that is the same on every process. What concerns samples (times, noise, flips) is
+      drawn from it for the whole batch of all processes, each process keeping its rows: n processes with batch B
+      therefore see exactly what one process with batch n*B sees.
     - PyTorch's global generator (dropout, router noise): a stream of its own per process.
 
     Args:

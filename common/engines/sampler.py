@@ -1,9 +1,10 @@
 """Which training slices an epoch sees, in which order, on which process."""
 
 from collections.abc import Iterator, Sized
+from typing import cast
 
 import torch
-from torch.utils.data import DistributedSampler
+from torch.utils.data import Dataset, DistributedSampler
 
 from ..parallel import process_count, process_rank
 from ..seeds import derive_seed
@@ -12,9 +13,9 @@ from ..seeds import derive_seed
 class EpochSampler(DistributedSampler):
     """Indices of one epoch, a function of (seed, epoch) only, split over the processes.
 
-    Epochs are cut from one endless stream of permutations of the data set, so an epoch may be shorter or longer than it
-    (``epoch_length`` iterations) and still every case comes up equally often. Process r of n takes every n-th index from
-    r on: the n batches of an iteration together are the batch of one process with n times the batch size.
+    Epochs are cut from one endless stream of permutations of the data set, so an epoch may be shorter or longer than
+    it (``epoch_length`` iterations) and still every case comes up equally often. Process r of n takes every n-th index
+    from r on: the n batches of an iteration together are the batch of one process with n times the batch size.
 
     It is a ``DistributedSampler`` because MONAI's engines call :meth:`set_epoch` on those.
 
@@ -27,7 +28,9 @@ class EpochSampler(DistributedSampler):
     """
 
     def __init__(self, dataset: Sized, batch_size: int, epoch_length: int | None = None, seed: int = 0) -> None:
-        super().__init__(dataset, process_count(), process_rank(), shuffle=True, seed=seed, drop_last=True)
+        super().__init__(
+            cast(Dataset, dataset), process_count(), process_rank(), shuffle=True, seed=seed, drop_last=True
+        )
         if len(dataset) == 0:
             raise ValueError("EpochSampler: the data set is empty; check `dataset` and `dataset_dir`.")
         self.dataset_length = len(dataset)

@@ -123,8 +123,8 @@ class TrainingCheckpoint:
         state = load_state(path, map_location="cpu")
         if state.keys() != {*self.objects, "progress"}:
             raise RuntimeError(
-                f"{path} holds {sorted(state)} but this run needs {sorted([*self.objects, 'progress'])}: it was written by "
-                "another recipe. Give this run an `output_dir` of its own, or set `resume` to false."
+                f"{path} holds {sorted(state)} but this run needs {sorted([*self.objects, 'progress'])}: it was "
+                "written by another recipe. Give this run an `output_dir` of its own, or set `resume` to false."
             )
         epoch_length = engine.state.epoch_length
         if state["progress"]["epoch_length"] != epoch_length:

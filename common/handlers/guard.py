@@ -18,8 +18,8 @@ class NonFiniteLossError(RuntimeError):
 class NonFiniteGuard:
     """Ends the run when the loss is not finite, naming the iteration, the slices of its batch and the last checkpoint.
 
-    Losses are kept on the device and looked at together every ``every`` iterations and before a checkpoint is written, so
-    that the GPU is not stopped in each step and a spoiled network never replaces a good one.
+    Losses are kept on the device and looked at together every ``every`` iterations and before a checkpoint is written,
+    so that the GPU is not stopped in each step and a spoiled network never replaces a good one.
 
     Args:
         describe: text for the data-set index of a slice, e.g. ``SliceDataset.describe``.
@@ -34,7 +34,7 @@ class NonFiniteGuard:
         self._pending: list[tuple[int, Tensor, Tensor]] = []
 
     def attach(self, engine: Engine) -> None:
-        """Attach to a trainer whose output has ``loss`` and whose batch has ``index`` (before the checkpoint handler)."""
+        """Attach to a trainer whose output has ``loss`` and whose batch has ``index``."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.note)
         engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.every), self.check)
 

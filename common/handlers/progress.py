@@ -1,7 +1,7 @@
 """Progress bar of a training: loss, images per second, time left."""
 
 import time
-from typing import Any
+from typing import Any, cast
 
 from ignite.engine import Engine, Events
 from tqdm import tqdm
@@ -32,7 +32,7 @@ class TrainingProgress:
 
     def start(self, engine: Engine) -> None:
         """Open the bar at the iteration the run starts from."""
-        total = engine.state.max_epochs * engine.state.epoch_length
+        total = cast(int, engine.state.max_epochs) * cast(int, engine.state.epoch_length)
         if process_rank() == 0:
             self.bar = tqdm(total=total, initial=engine.state.iteration, desc="training", unit="step", mininterval=0.5)
         self._time, self._iteration = time.perf_counter(), engine.state.iteration
@@ -43,10 +43,9 @@ class TrainingProgress:
             return
         now, iteration = time.perf_counter(), engine.state.iteration
         images = (iteration - self._iteration) * self.batch_size * process_count()
-        self.bar.set_postfix_str(
-            f"loss {engine.state.output['loss'].item():.4f}, {images / max(now - self._time, 1e-9):.0f} images/s",
-            refresh=False,
-        )
+        loss = cast(dict, engine.state.output)["loss"].item()
+        speed = images / max(now - self._time, 1e-9)
+        self.bar.set_postfix_str(f"loss {loss:.4f}, {speed:.0f} images/s", refresh=False)
         self.bar.update(iteration - self._iteration)
         self._time, self._iteration = now, iteration
 

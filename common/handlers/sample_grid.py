@@ -1,14 +1,14 @@
 """A picture of samples after each validation."""
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
-from monai.utils import evenly_divisible_all_gather
 from torch import Tensor
 
-from ..parallel import process_rank
+from ..parallel import gather, process_rank
 from ..pictures import image_grid, save_png
 
 
@@ -54,15 +54,16 @@ class SampleGrid:
 
     def collect(self, engine: Engine) -> None:
         """Keep the samples numbered below ``number``."""
-        images = engine.state.output["pred"].detach().float()
-        index = torch.as_tensor(engine.state.batch["index"], device=images.device)
+        output, batch = cast(dict, engine.state.output), cast(dict, engine.state.batch)
+        images = output["pred"].detach().float()
+        index = torch.as_tensor(batch["index"], device=images.device)
         self._index.append(index[index < self.number])
         self._images.append(images[index < self.number])
 
     def write(self, engine: Engine) -> None:
         """Write the picture on rank 0, from the samples of all processes in the order of their numbers."""
-        index = evenly_divisible_all_gather(torch.cat(self._index))
-        images = evenly_divisible_all_gather(torch.cat(self._images))
+        index = gather(torch.cat(self._index))
+        images = gather(torch.cat(self._images))
         if process_rank() != 0 or not len(index):
             return
         picture = image_grid(images[index.argsort()], self.columns, scale=self.scale)

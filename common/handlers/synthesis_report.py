@@ -5,13 +5,13 @@ import io
 import json
 import subprocess
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
-from monai.utils import evenly_divisible_all_gather
 from torch import Tensor
 
 from ..atomic import atomic_path, write_text
@@ -20,7 +20,7 @@ from ..metrics.nearest import nearest_neighbor_distances
 from ..metrics.reference import ReferenceImages
 from ..metrics.seams import neighbor_steps
 from ..metrics.spectrum import radial_power_spectrum, spectrum_distance
-from ..parallel import process_rank
+from ..parallel import gather, process_rank
 from ..pictures import image_grid
 from ..seeds import derive_seed
 
@@ -68,21 +68,22 @@ class SynthesisReport:
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def attach(self, engine: Engine) -> None:
-        """Attach to an evaluator whose output has ``pred`` and ``label`` (B, 1, X, Y) in [0, 1], its batch ``index``."""
+        """Attach to an evaluator; its output has ``pred`` and ``label`` (B, 1, X, Y) in [0, 1], its batch ``index``."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._parts.clear)
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self.collect)  # before batches are taken apart
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
 
     def collect(self, engine: Engine) -> None:
         """Keep the images of a batch."""
-        output, device = engine.state.output, engine.state.device
-        index = torch.as_tensor(engine.state.batch["index"], device=device)
-        self._parts.append((index, output["pred"].detach().float(), output["label"].detach().float()))
+        output, batch = cast(dict, engine.state.output), cast(dict, engine.state.batch)
+        samples = output["pred"].detach().float()
+        index = torch.as_tensor(batch["index"], device=samples.device)
+        self._parts.append((index, samples, output["label"].detach().float()))
 
     def write(self) -> None:
         """Gather the images of all processes, score them, write the files on rank 0."""
         index, samples, real = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
-        index, samples, real = (evenly_divisible_all_gather(part).cpu() for part in (index, samples, real))
+        index, samples, real = (gather(part).cpu() for part in (index, samples, real))
         if process_rank() != 0:
             return
         order = index.argsort()
@@ -109,7 +110,7 @@ class SynthesisReport:
         result["scores"] = {name: {"meaning": text} for name, text in UNITS.items()}
         for group, images in groups.items():
             quantities: dict[str, tuple[Tensor, Callable[[Tensor], Tensor]]] = {
-                "frechet_distance": (grid_features(images), lambda x, m=moments: _frechet(x, m)),
+                "frechet_distance": (grid_features(images), partial(_frechet, moments=moments)),
                 "spectrum_distance": (
                     radial_power_spectrum(images).mean(1),
                     lambda x: spectrum_distance(x.mean(0), spectrum),
@@ -153,7 +154,7 @@ class SynthesisReport:
             panel.set_axis_off()
         figure.delaxes(panels[1, 1])
         lower = figure.add_subplot(2, 2, 4)
-        bins = torch.linspace(0, max(d.max().item() for d in distances.values()), 40).numpy()
+        bins = torch.linspace(0, max(d.max().item() for d in distances.values()), 40).tolist()
         lower.hist(distances["held_out"].numpy(), bins, alpha=0.6, density=True, label="held-out real images")
         lower.hist(distances["samples"].numpy(), bins, alpha=0.6, density=True, label="samples")
         lower.set_xlabel("distance to the nearest training slice (L2, 16x16 means)")

@@ -39,8 +39,8 @@ def unwrap(network: Any) -> nn.Module:
 class NoisePredictionInferer(Inferer):
     """Training step of a noise-predicting network: x_t = alpha(t) x0 + sigma(t) noise, then the network's prediction.
 
-    Called by MONAI's ``SupervisedTrainer`` as ``inferer(x0, network, noise=..., t=...)``; returns ``{"noise": prediction,
-    "router": [probabilities (B, N, E) of each mixture-of-experts layer]}``, all in fp32.
+    Called by MONAI's ``SupervisedTrainer`` as ``inferer(x0, network, noise=..., t=...)``; returns
+    ``{"noise": prediction, "router": [probabilities (B, N, E) of each mixture-of-experts layer]}``, all in fp32.
 
     Args:
         amp: run the network in bf16 where the device has it.
@@ -61,8 +61,8 @@ class NoisePredictionInferer(Inferer):
 class SamplingInferer(Inferer):
     """Draws images from a trained denoiser; the input only says how many.
 
-    Sample number i starts from noise that depends on ``seed`` and i alone, so the images are the same whatever the batch
-    size and the number of processes (up to the rounding of matrix products of other shapes).
+    Sample number i starts from noise that depends on ``seed`` and i alone, so the images are the same whatever the
+    batch size and the number of processes (up to the rounding of matrix products of other shapes).
 
     Args:
         sampler: name in ``common.diffusion.samplers.SAMPLERS``.

@@ -16,8 +16,9 @@ def supports_bfloat16(device: torch.device | str) -> bool:
 def autocast(device: torch.device | str, amp: bool) -> torch.autocast:
     """Context in which matrix products run in bf16, if ``amp`` is on and the device has it; else in fp32.
 
-    MONAI's engines know mixed precision on CUDA only (their ``amp`` does nothing on a CPU), therefore the inferers of this
-    project open this context around the network and the engines' own ``amp`` stays off. bf16 needs no gradient scaling.
+    MONAI's engines know mixed precision on CUDA only (their ``amp`` does nothing on a CPU), therefore the inferers of
+    this project open this context around the network and the engines' own ``amp`` stays off. bf16 needs no gradient
+    scaling.
     """
     device = torch.device(device)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp and supports_bfloat16(device))

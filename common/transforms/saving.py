@@ -21,13 +21,13 @@ _DESCRIPTION_LENGTH = 79  # bytes of the NIfTI header's field `descrip`, less it
 
 def save_nifti(path: str | Path, voxels: NDArray[Any], affine: NDArray[np.float64], description: str) -> None:
     """Write a NIfTI file atomically: qform = sform = ``affine`` (RAS, mm), ``description`` cut to 79 ASCII characters."""
-    image = nibabel.Nifti1Image(voxels, affine)  # type: ignore[no-untyped-call]
+    image = nibabel.Nifti1Image(voxels, affine)
     image.set_qform(affine, code=1)
     image.set_sform(affine, code=1)
     image.header.set_xyzt_units("mm", "sec")
     image.header["descrip"] = description.encode("ascii", "replace")[:_DESCRIPTION_LENGTH]
     with atomic_path(path) as temporary:
-        nibabel.save(image, temporary)  # type: ignore[attr-defined]
+        nibabel.save(image, temporary)
 
 
 class SaveSyntheticd(MapTransform):
