@@ -1,0 +1,1 @@
+"""Where the images come from: lists of cases, patient-level splits, slices."""

@@ -1,0 +1,34 @@
+"""Write the embedded phantoms on demand, one function per phantom; their files are then read like any others."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class PhantomOptions:
+    """What can be asked of a phantom; None leaves it to the generator."""
+
+    cases: int | None = None
+    size: int | None = None
+    fov_mm: float | None = None
+    seed: int | None = None
+    cine: bool | None = None
+
+    def only(self, *names: str) -> dict[str, Any]:
+        """The given ones among ``names``, as keyword arguments."""
+        return {name: value for name, value in asdict(self).items() if name in names and value is not None}
+
+
+def write_cardiac(root: Path, options: PhantomOptions) -> Path:
+    """Short-axis cine MR of hearts, ACDC layout; returns its folder below ``root``."""
+    from .phantoms.cardiac import write_cardiac_phantom
+
+    return write_cardiac_phantom(root, **options.only("cases", "size", "fov_mm", "seed", "cine"))
+
+
+def write_echo(root: Path, options: PhantomOptions) -> Path:
+    """Echocardiographic videos, EchoNet-Dynamic layout, 112 x 112 pixels whatever ``size`` says."""
+    from .phantoms.echo import write_echo_phantom
+
+    return write_echo_phantom(root, **options.only("cases", "seed"))

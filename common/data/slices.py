@@ -1,0 +1,259 @@
+"""2-D slices of decoded volumes as a torch data set that costs a training loop next to nothing.
+
+Every volume is read, normalized and cut once; the slices lie in one array (in memory, or memory-mapped from a cache
+that is shared by all processes and later runs). A batch is one indexed copy.
+"""
+
+import io
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from monai.transforms import Compose, Randomizable
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .fingerprint import file_state, fingerprint
+from .locking import exclusive
+from .slice_file import SliceWriter, as_array
+
+CACHE_VERSION = 1  # raise when the meaning of cached values changes
+FOREGROUND_LEVEL = 1.0  # grey levels above the slice's minimum from which a pixel counts as foreground
+
+logger = logging.getLogger(__name__)
+
+
+class SliceDataset(Dataset):
+    """All slices of a list of images, in grey levels as the transform leaves them.
+
+    Slices whose share of foreground pixels (more than `FOREGROUND_LEVEL` above the slice's minimum) is not larger than
+    ``min_foreground`` are left out; the default drops constant slices only. How many were dropped is logged.
+
+    Args:
+        data: items with ``image`` (a path); ``patient`` and ``case`` are used where present.
+        transform: deterministic transforms from an item to its ``image`` of shape (frames, X, Y, Z) or (frames, X, Y).
+        cache_dir: folder for the cache (one subfolder per list of files and settings); None keeps the slices in memory.
+        storage: "float16" (steps of 1/8 at level 255), or "uint8" (rounded).
+        min_foreground: share in 0..1.
+        num_workers: threads that decode; memory grows with it, not with the number of images.
+        progress: show a bar while decoding, if there is a terminal.
+
+    Attributes:
+        data: the items. images: array (N, 1, X, Y) in the storage type, read-only.
+        origin: (N, 3) int32: item, frame and slice number of each entry. affines: (items, 4, 4).
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        transform: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+        cache_dir: str | Path | None = None,
+        *,
+        storage: str = "float16",
+        min_foreground: float = 0.0,
+        num_workers: int = 2,
+        progress: bool = True,
+    ) -> None:
+        if storage not in ("float16", "uint8"):
+            raise ValueError(f"SliceDataset: storage={storage!r} must be 'float16' or 'uint8'.")
+        if not 0 <= min_foreground < 1:
+            raise ValueError(f"SliceDataset: min_foreground={min_foreground} must lie in [0, 1).")
+        if not data:
+            raise ValueError("SliceDataset: the list of images is empty.")
+        _require_deterministic(transform)
+        self.data, self.transform = list(data), transform
+        self.storage, self.min_foreground, self.num_workers = storage, min_foreground, num_workers
+        self.progress = progress
+        self.folder: Path | None = None
+        if cache_dir is None:
+            buffer = io.BytesIO()
+            self.origin, self.affines = self._build(buffer)
+            self.images = as_array(buffer)
+        else:
+            self.folder = self._cached(Path(cache_dir))
+            self.images, self.origin, self.affines = _open(self.folder)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """``{"image": (1, X, Y) float32, "index": int}``."""
+        return {"image": torch.from_numpy(self.images[index].astype(np.float32)), "index": int(index)}
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """A whole batch, ``{"image": (B, 1, X, Y) float32, "index": (B,)}``; for a loader with `ready_batch`."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        images = torch.from_numpy(np.take(self.images, chosen, axis=0)).float()
+        return {"image": images, "index": torch.from_numpy(chosen)}
+
+    def describe(self, index: int) -> str:
+        """Where a slice comes from: file name, slice and frame number (from 0)."""
+        item, frame, position = (int(number) for number in self.origin[index])
+        return f"{Path(self.data[item]['image']).name}, slice {position}, frame {frame}"
+
+    def affine(self, index: int) -> Tensor:
+        """4x4 affine (float64) of a slice, as a volume of one slice."""
+        item, _, position = (int(number) for number in self.origin[index])
+        affine = torch.from_numpy(self.affines[item].copy())
+        affine[:3, 3] += position * affine[:3, 2]
+        return affine
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For spawned workers: a memory-mapped cache is opened again there, not copied."""
+        state = dict(self.__dict__)
+        if self.folder is not None:
+            for name in ("images", "origin", "affines"):
+                del state[name]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.folder is not None:
+            self.images, self.origin, self.affines = _open(self.folder)
+
+    def _cached(self, cache_dir: Path) -> Path:
+        """The cache folder of exactly these files and settings, written now if it is not there.
+
+        It appears whole or not at all, under a lock, so any number of ranks and runs may ask for it at once.
+        """
+        files = [file_state(item["image"]) for item in self.data]
+        key = fingerprint(CACHE_VERSION, files, self.transform, self.storage, self.min_foreground)
+        folder = cache_dir / f"slices-{key}"
+        if not folder.is_dir():
+            with exclusive(cache_dir / f".slices-{key}.lock"):
+                if not folder.is_dir():
+                    self._write(folder)
+        logger.info("Slices are in %s.", folder)
+        return folder
+
+    def _write(self, folder: Path) -> None:
+        with _temporary_folder(folder.parent, prefix=f".{folder.name}-") as temporary:
+            with open(temporary / "images.npy", "wb") as file:
+                origin, affines = self._build(file)
+            np.save(temporary / "origin.npy", origin)
+            np.save(temporary / "affines.npy", affines)
+            about = {
+                "images": [str(item["image"]) for item in self.data],
+                "slices": len(origin),
+                "storage": self.storage,
+                "min_foreground": self.min_foreground,
+            }
+            (temporary / "about.json").write_text(json.dumps(about, indent=2) + "\n")
+            temporary.rename(folder)
+
+    def _build(self, file: BinaryIO) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """Decode everything, volume by volume, into ``file``; returns `origin` and `affines`."""
+        writer = SliceWriter(file, np.dtype(self.storage))
+        origin: list[NDArray[np.int32]] = []
+        affines: list[NDArray[np.float64]] = []
+        dropped = 0
+        for number, (stack, depth, affine) in enumerate(self._decoded()):
+            keep = _foreground_share(stack) > self.min_foreground
+            writer.append(stack[keep], source=str(self.data[number]["image"]))
+            frame, position = np.divmod(np.flatnonzero(keep), depth)
+            origin.append(np.stack([np.full_like(frame, number), frame, position], axis=1).astype(np.int32))
+            affines.append(affine)
+            dropped += int((~keep).sum())
+        rule = (
+            f"no more than {self.min_foreground:.3g} of the pixels exceed the slice's minimum by {FOREGROUND_LEVEL:g}"
+        )
+        if writer.count == 0:
+            raise ValueError(
+                f"None of the {dropped} slices of {len(self.data)} image(s), first {self.data[0]['image']}, is usable: "
+                f"in each {rule}. Lower min_foreground, or check the images and the intensity window."
+            )
+        writer.finish()
+        logger.info("%d slices of %d images; dropped %d where %s.", writer.count, len(self.data), dropped, rule)
+        return np.concatenate(origin), np.stack(affines)
+
+    def _decoded(self) -> Iterator[tuple[NDArray[np.float32], int, NDArray[np.float64]]]:
+        """Stacks of the items in order; a few are decoded ahead by threads."""
+        from tqdm import tqdm
+
+        items = iter(self.data)
+        with (
+            ThreadPoolExecutor(self.num_workers) as pool,
+            tqdm(total=len(self.data), desc="decoding", unit="file", disable=None if self.progress else True) as bar,
+        ):
+            waiting: list[Future] = [pool.submit(self._decode, item) for item in islice(items, self.num_workers + 1)]
+            try:
+                while waiting:
+                    yield waiting.pop(0).result()
+                    bar.update()
+                    waiting += [pool.submit(self._decode, item) for item in islice(items, 1)]
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _decode(self, item: Mapping[str, Any]) -> tuple[NDArray[np.float32], int, NDArray[np.float64]]:
+        """Slices (frames Z, X, Y) of one item, Z, and the affine."""
+        image = _apply(self.transform, {"image": item["image"]})["image"]
+        volume = image.numpy(force=True) if isinstance(image, Tensor) else np.asarray(image)
+        volume = volume if volume.ndim == 4 else volume[..., None]
+        if volume.ndim != 4:
+            raise ValueError(f"{item['image']}: the transform gives shape {image.shape}; (frames, X, Y, Z) is needed.")
+        if not np.isfinite(volume).all():
+            raise ValueError(f"{item['image']}: the transform gives values that are not finite.")
+        affine = np.asarray(getattr(image, "affine", np.eye(4)), dtype=np.float64)
+        stack = volume.transpose(0, 3, 1, 2).reshape(-1, *volume.shape[1:3])  # (frames, X, Y, Z) -> (frames Z, X, Y)
+        return stack.astype(np.float32, copy=False), volume.shape[3], affine
+
+
+def ready_batch(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Collate function for loaders over a `SliceDataset`: `__getitems__` has made the batch already."""
+    return batch
+
+
+def _apply(transform: Callable, item: dict[str, Any]) -> Mapping[str, Any]:
+    """``transform(item)`` with the transforms' own errors: MONAI's `Compose` hides them behind "applying transform"."""
+    try:
+        return transform(item)
+    except RuntimeError as error:
+        cause: BaseException = error
+        while isinstance(cause, RuntimeError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise cause from None
+
+
+def _foreground_share(stack: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, X, Y) -> (N,)."""
+    flat = stack.reshape(len(stack), -1)
+    return (flat > flat.min(axis=1, keepdims=True) + FOREGROUND_LEVEL).mean(axis=1)
+
+
+def _require_deterministic(transform: Callable) -> None:
+    steps = transform.flatten().transforms if isinstance(transform, Compose) else [transform]
+    random = [type(step).__name__ for step in steps if isinstance(step, Randomizable) and not isinstance(step, Compose)]
+    if random:
+        raise ValueError(
+            f"SliceDataset decodes every image once, so {', '.join(random)} would be frozen. Apply random transforms "
+            "to the batches instead."
+        )
+
+
+@contextmanager
+def _temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new folder that is removed at the end, unless it was renamed; the caller holds the lock of ``prefix``."""
+    for stale in parent.glob(prefix + "*"):
+        shutil.rmtree(stale)  # of a run that was killed
+    path = parent / f"{prefix}{os.getpid()}"
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _open(folder: Path) -> tuple[NDArray, NDArray[np.int32], NDArray[np.float64]]:
+    images = np.load(folder / "images.npy", mmap_mode="r")
+    return images, np.load(folder / "origin.npy"), np.load(folder / "affines.npy")

@@ -1,0 +1,62 @@
+"""Splits go by patient; a split by slice is shown to leak."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common.data.splits import SECTIONS, require_disjoint, split_of, write_split
+
+
+def patients(count: int) -> list[str]:
+    return [f"patient{number:03d}" for number in range(1, count + 1)]
+
+
+def test_the_default_phantom_splits_into_30_3_and_7_hearts() -> None:
+    """The counts that the phantoms' specification measured with its own code."""
+    homes = [split_of("cardiac_phantom", patient) for patient in patients(40)]
+    assert [homes.count(section) for section in SECTIONS] == [30, 3, 7]
+
+
+def test_the_split_never_changes() -> None:
+    """Known values of md5("acdc/patientXXX") mod 10: trained models rely on them for ever."""
+    homes = [split_of("acdc", patient) for patient in patients(10)]
+    expected = "training training training training validation training training training training test"
+    assert homes == expected.split()
+
+
+def test_shares_are_70_10_20_percent() -> None:
+    homes = [split_of("acdc", patient) for patient in patients(5000)]
+    for section, share in zip(SECTIONS, (0.7, 0.1, 0.2), strict=True):
+        assert homes.count(section) / 5000 == pytest.approx(share, abs=0.02)
+
+
+def slices_of(count: int) -> list[dict]:
+    """A list with five slices per patient."""
+    return [{"patient": p, "case": f"{p}_{number}", "image": "-"} for p in patients(count) for number in range(5)]
+
+
+def test_a_split_by_patient_is_disjoint_and_a_split_by_slice_is_not() -> None:
+    items = slices_of(40)
+    by_patient = {name: [i for i in items if split_of("acdc", i["patient"]) == name] for name in SECTIONS}
+    require_disjoint(by_patient)
+    by_slice = {name: [i for i in items if split_of("acdc", i["case"]) == name] for name in SECTIONS}
+    with pytest.raises(ValueError, match="in more than one section"):
+        require_disjoint(by_slice)
+
+
+def test_the_written_split_lists_patients_and_cases(tmp_path: Path) -> None:
+    items = slices_of(3)
+    write_split(tmp_path / "new" / "split.json", {"training": items[:10], "test": items[10:]})
+    content = json.loads((tmp_path / "new" / "split.json").read_text())
+    assert content["training"]["patients"] == ["patient001", "patient002"]
+    assert content["test"]["cases"] == [f"patient003_{number}" for number in range(5)]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["split.json"]
+
+
+def test_a_leaking_split_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="patient001"):
+        write_split(path, {"training": slices_of(1)[:2], "test": slices_of(1)[2:]})
+    assert path.read_text() == "old"

@@ -1,0 +1,199 @@
+"""Respacing, crop and cutting keep every voxel where it was in the patient."""
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from common.transforms.slicing import (
+    CropOrError,
+    CropOrErrord,
+    CutSlices,
+    CutSlicesd,
+    RandSliced,
+    RespaceInPlane,
+    RespaceInPlaned,
+    resampling_matrix,
+    slice_affine,
+)
+
+OBLIQUE = torch.tensor(
+    [[0.0, -1.25, 0.3, 12.5], [1.1, 0.0, 0.0, -7.0], [0.0, 0.2, 8.0, 3.0], [0.0, 0.0, 0.0, 1.0]], dtype=torch.float64
+)
+
+
+def world_field(shape: tuple[int, int, int], affine: Tensor) -> Tensor:
+    """(1, X, Y, Z): a linear function of the position in mm, computed from an affine."""
+    grid = torch.stack(torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in shape), indexing="ij"))
+    position = torch.einsum("ij,jxyz->ixyz", affine[:3, :3], grid) + affine[:3, 3].reshape(3, 1, 1, 1)
+    return (position * torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64).reshape(3, 1, 1, 1)).sum(0)[None].float()
+
+
+def in_space(shape: tuple[int, int, int] = (23, 31, 4)) -> MetaTensor:
+    return MetaTensor(world_field(shape, OBLIQUE), affine=OBLIQUE)
+
+
+# Growing pixels weigh neighbors by a sampled triangle, which shifts its center by some hundredths of a pixel (as in
+# Pillow and PyTorch). An affine wrong by half a pixel would be off by more than 0.5.
+SAMPLED_TRIANGLE = 0.2
+
+
+def assert_in_place(image: MetaTensor, border: int = 0, atol: float = 2e-3) -> None:
+    """Every voxel (off the border) still holds the value of its place, by the image's own affine."""
+    expected = world_field(tuple(image.shape[1:]), image.affine)
+    inside = (slice(None), slice(border, image.shape[1] - border), slice(border, image.shape[2] - border))
+    torch.testing.assert_close(image.as_tensor()[inside], expected[inside], atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize(("size", "ratio"), [(20, 1.0), (20, 2.0), (21, 2.7), (20, 0.4), (33, 1.3)])
+def test_weights_agree_with_antialiased_interpolation(size: int, ratio: float) -> None:
+    row = torch.randn(1, 1, 1, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    peer = interpolate(row, scale_factor=(1.0, 1 / ratio), mode="bilinear", antialias=True)[0, 0, 0]
+    matrix = resampling_matrix(size, len(peer), ratio)
+    inner = slice(1, -1)  # at the very edge the two cut the triangle differently
+    torch.testing.assert_close((matrix @ row[0, 0, 0])[inner], peer[inner], atol=1e-6, rtol=0)
+    torch.testing.assert_close(matrix.sum(1), torch.ones(len(peer), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("spacing_mm", [0.6, 1.0, 2.9, (0.5, 3.0)])
+def test_respaced_voxels_stay_in_place(spacing_mm: float | tuple[float, float]) -> None:
+    image = RespaceInPlane(spacing_mm)(in_space())
+    lengths = image.affine[:3, :3].norm(dim=0)
+    torch.testing.assert_close(lengths[:2], torch.tensor(np.broadcast_to(spacing_mm, 2), dtype=torch.float64))
+    torch.testing.assert_close(lengths[2], OBLIQUE[:3, 2].norm())
+    assert_in_place(image, border=3, atol=2e-3 if np.max(spacing_mm) < 1.1 else SAMPLED_TRIANGLE)
+
+
+def test_detail_finer_than_the_new_pixels_is_averaged_not_aliased() -> None:
+    stripes = torch.zeros(1, 90, 90, 1)
+    stripes[:, ::2] = 200.0  # period of 2 pixels
+    image = MetaTensor(stripes, affine=torch.eye(4))
+    assert RespaceInPlane(3.0)(image)[:, 2:-2].std() < 15
+    assert RespaceInPlane(3.0, nearest=True)(image).std() > 90  # the control: without averaging they alias
+
+
+@pytest.mark.parametrize("spacing_mm", [0.7, 2.3])
+def test_respacing_back_restores_grid_and_smooth_content(spacing_mm: float) -> None:
+    source, respace = in_space(), RespaceInPlane(spacing_mm)
+    restored = respace.inverse(respace(source))
+    assert restored.shape == source.shape
+    torch.testing.assert_close(restored.affine, source.affine)
+    torch.testing.assert_close(
+        restored[:, 6:-6, 6:-6].as_tensor(), source[:, 6:-6, 6:-6].as_tensor(), atol=SAMPLED_TRIANGLE, rtol=0
+    )
+    assert not restored.applied_operations
+
+
+def test_respacing_leaves_its_source_alone() -> None:
+    source = in_space()
+    RespaceInPlane(2.0)(source)
+    torch.testing.assert_close(source.affine, OBLIQUE)
+    assert not source.applied_operations
+
+
+def test_no_spacing_changes_nothing() -> None:
+    source = in_space()
+    assert RespaceInPlane(None)(source) is source
+    assert RespaceInPlane(None).inverse(source) is source
+
+
+def test_label_maps_keep_their_values_and_their_place() -> None:
+    label = MetaTensor(torch.zeros(1, 40, 40, 2), affine=torch.eye(4))
+    label[:, 10:30, 16:20] = 3.0
+    item = RespaceInPlaned(["image", "label"], 0.8, nearest=[False, True])({"image": label.clone(), "label": label})
+    assert set(item["label"].unique().tolist()) == {0.0, 3.0}
+    assert len(item["image"].unique()) > 2
+    centers = [(image[0, :, :, 0] > 1.5).nonzero().double().mean(0) for image in (label, item["label"])]
+    places = [
+        image.affine[:2, :2] @ center + image.affine[:2, 3]
+        for image, center in zip((label, item["label"]), centers, strict=True)
+    ]
+    torch.testing.assert_close(places[0], places[1], atol=0.4, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(8, 9), (23, 31), (7, 31)])
+def test_a_crop_takes_the_middle_and_stays_in_place(size: tuple[int, int]) -> None:
+    image = CropOrError(size)(in_space())
+    assert image.shape == (1, *size, 4)
+    assert_in_place(image)
+    middle = torch.tensor([(n - 1) / 2 for n in (*size, 4)] + [1], dtype=torch.float64)
+    source_middle = torch.tensor([11.0, 15.0, 1.5, 1.0], dtype=torch.float64)
+    assert ((image.affine @ middle - OBLIQUE @ source_middle)[:3].norm()) < 1.3  # at most half a pixel an axis
+
+
+def test_an_image_smaller_than_the_crop_is_named_not_padded() -> None:
+    image = MetaTensor(torch.zeros(1, 90, 100, 3), meta={"filename_or_obj": "patient003.nii.gz"})
+    with pytest.raises(ValueError, match=r"patient003\.nii\.gz: 90 x 100 pixels, smaller than the crop 96 x 96"):
+        CropOrError((96, 96))(image)
+
+
+def test_padding_on_request_is_black_and_in_place() -> None:
+    source = in_space((10, 31, 2))
+    padded = CropOrError((16, 16), pad=True)(source)
+    assert padded.shape == (1, 16, 16, 2)
+    assert padded[:, :3].abs().max() == 0
+    assert padded[:, -3:].abs().max() == 0
+    expected = world_field((16, 16, 2), padded.affine)
+    torch.testing.assert_close(padded.as_tensor()[:, 3:-3], expected[:, 3:-3], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(8, 9), (40, 16)], ids=["crop", "pad and crop"])
+def test_inverse_of_the_crop_restores_size_and_affine(size: tuple[int, int]) -> None:
+    crop, source = CropOrError(size, pad=True), in_space()
+    restored = crop.inverse(crop(source))
+    assert restored.shape == source.shape
+    torch.testing.assert_close(restored.affine, OBLIQUE)
+    kept = restored.as_tensor() != 0
+    torch.testing.assert_close(restored.as_tensor()[kept], source.as_tensor()[kept])
+
+
+def test_slices_restack_to_the_same_cine() -> None:
+    cine = MetaTensor(torch.arange(2.0 * 5 * 4 * 3).reshape(2, 5, 4, 3), affine=OBLIQUE)
+    cut = CutSlices()
+    stack = cut(cine)
+    assert stack.shape == (6, 5, 4)
+    assert torch.equal(stack[1 * 3 + 2].as_tensor(), cine[1, :, :, 2].as_tensor())  # frame 1, slice 2
+    restored = cut.inverse(stack * 1.0)
+    assert torch.equal(restored.as_tensor(), cine.as_tensor())
+    torch.testing.assert_close(restored.affine, OBLIQUE)
+
+
+def test_the_affine_of_a_slice_is_the_place_of_its_voxels() -> None:
+    source = in_space()
+    for index in range(4):
+        part = MetaTensor(source.as_tensor()[..., index : index + 1], affine=slice_affine(source.affine, index))
+        assert_in_place(part)
+
+
+def test_a_random_slice_is_the_same_for_image_and_label_and_stays_in_place() -> None:
+    pick = RandSliced(["image", "label"]).set_random_state(0)
+    seen = set()
+    for _ in range(40):
+        item = pick({"image": in_space(), "label": in_space() * 2})
+        assert item["image"].shape == (1, 23, 31, 1)
+        assert_in_place(item["image"])
+        assert torch.equal(item["label"].as_tensor(), 2 * item["image"].as_tensor())
+        seen.add(round(float(item["image"].affine[2, 3])))
+    assert len(seen) == 4
+
+
+def test_the_whole_chain_inverts_to_the_source_geometry() -> None:
+    chain = Compose([RespaceInPlaned("image", 1.7), CropOrErrord("image", (10, 12)), CutSlicesd("image")])
+    restored = chain.inverse(chain({"image": in_space()}))["image"]
+    assert restored.shape == (1, 23, 31, 4)
+    torch.testing.assert_close(restored.affine, OBLIQUE)
+    torch.testing.assert_close(
+        restored[:, 9:14, 13:18].as_tensor(), in_space()[:, 9:14, 13:18].as_tensor(), atol=SAMPLED_TRIANGLE, rtol=0
+    )
+
+
+def test_impossible_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="must be positive"):
+        RespaceInPlane(0.0)
+    with pytest.raises(ValueError, match="larger than the whole image"):
+        RespaceInPlane(500.0)(in_space())
+    with pytest.raises(ValueError, match="two positive numbers"):
+        CropOrError((96, 96, 8))
