@@ -3,15 +3,18 @@
 import ast
 import difflib
 import fcntl
-import json
 import logging
+import re
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+from monai.bundle import ConfigParser
 
 from ..parallel import process_rank, wait_for_all
+from .failure import report_failures
 
 logger = logging.getLogger(__name__)
 
@@ -34,43 +37,62 @@ _locks: dict[Path, IO[str]] = {}
 def begin_run(output_dir: str, arguments: Sequence[str] | None = None) -> None:
     """First step of every recipe: refuse unknown options, then take the output folder.
 
+    In a process started as ``python -m monai.bundle run`` it also sees to it that any error from here on ends with its
+    message (:mod:`.failure`).
+
     Args:
         output_dir: folder the run writes to; made if absent.
         arguments: command line to check; default: that of this process.
 
     Raises:
-        SystemExit: with one message, for an unknown option or a folder in use; nothing has been written then.
+        ValueError: an option that no config file has; nothing has been written then.
+        RuntimeError: the folder is in use by another run.
     """
-    try:
-        check_overrides(sys.argv[1:] if arguments is None else arguments)
-        if process_rank() == 0:
-            lock_output(output_dir)
-    except (ValueError, RuntimeError) as error:
-        raise SystemExit(f"error: {error}") from error
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if "config_file" in dict(_options(arguments)):
+        report_failures()
+    check_overrides(arguments)
+    if process_rank() == 0:
+        lock_output(output_dir)
     wait_for_all()
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
     """Raise ``ValueError`` if the command line sets a key that none of its config files has.
 
-    MONAI takes any ``--key value`` as a new key and then trains with the old value of the one that was meant. Only
-    top-level names are checked; a wrong nested name (``--train#trainer#max_epoch``) fails in MONAI or in the component.
+    MONAI takes any ``--key value`` as a new key and then trains with the old value of the one that was meant. Checked are
+    top-level names, and nested ones (``--displayable_configs#num_steps``) down to the arguments of a component: those may
+    be left out in the config, and the component itself complains about a wrong one.
     """
     options = _options(arguments)
-    if "config_file" not in options:
+    files = dict(options).get("config_file")
+    if files is None:
         return  # not started from the command line
-    valid = set(RUN_OPTIONS)
-    for file in _config_files(options["config_file"]):
-        valid |= {key.lstrip("+").split("#")[0].split("::")[0] for key in json.loads(Path(file).read_text("utf-8"))}
-    for option in options:
-        name = option.lstrip("+").replace("-", "_").split("#")[0].split("::")[0]
-        if name not in valid:
-            near = difflib.get_close_matches(name, sorted(valid), n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(f'--{key}' for key in near)}?" if near else ""
-            raise ValueError(
-                f"unknown option --{option}: no config file of this run has the key '{name}'. {hint} "
-                f"Keys: {', '.join(sorted(valid - RUN_OPTIONS))}."
-            )
+    config = ConfigParser.load_config_files(_config_files(files))
+    for option, _ in options:
+        path = option.lstrip("+").replace("-", "_").replace("::", "#").split("#")
+        if path[0] not in RUN_OPTIONS:
+            _require_known(option, path, config)
+
+
+def _require_known(option: str, path: Sequence[str], config: Any) -> None:
+    """Raise ``ValueError`` unless ``path`` leads to something in the nested ``config``."""
+    for depth, name in enumerate(path):
+        if isinstance(config, str):  # a reference or an expression: what it holds is not known here
+            return
+        valid = [str(number) for number in range(len(config))] if isinstance(config, list) else list(config)
+        if name in valid:
+            config = config[int(name)] if isinstance(config, list) else config[name]
+            continue
+        if "_target_" in valid and depth == len(path) - 1:
+            return  # an argument of a component
+        prefix = "--" + "#".join([*path[:depth], ""])
+        near = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(prefix.rstrip('#') + '#' * bool(depth) + key for key in near)}? " if near else ""
+        raise ValueError(
+            f"unknown option --{option}: no config file of this run has the key '{'#'.join(path[: depth + 1])}'; "
+            f"{hint}Keys: {', '.join(sorted(valid))}."
+        )
 
 
 def lock_output(output_dir: str | Path) -> None:
@@ -96,22 +118,22 @@ def lock_output(output_dir: str | Path) -> None:
     _locks[directory] = file
 
 
-def _options(arguments: Sequence[str]) -> dict[str, str]:
-    """``--name value`` and ``--name=value`` pairs of a command line."""
-    options = {}
+def _options(arguments: Sequence[str]) -> list[tuple[str, str]]:
+    """``--name value`` and ``--name=value`` pairs of a command line, recognized as ``fire`` does (also ``-name``)."""
+    options = []
     for position, argument in enumerate(arguments):
-        if not argument.startswith("--") or len(argument) == 2:
+        if not re.match("--.|-[a-zA-Z]", argument):
             continue
-        name, separator, value = argument[2:].partition("=")
+        name, separator, value = argument.lstrip("-").partition("=")
         following = arguments[position + 1] if position + 1 < len(arguments) else ""
-        options[name] = value if separator else following
+        options.append((name, value if separator else following))
     return options
 
 
-def _config_files(value: str) -> list[str]:
-    """The config files named by ``--config_file``: one path or a Python list of paths."""
+def _config_files(value: str) -> str | list[str]:
+    """``--config_file`` as MONAI gets it: a path, or a Python list of paths."""
     try:
         parsed = ast.literal_eval(value)
     except (ValueError, SyntaxError):
-        return [value]
-    return list(parsed) if isinstance(parsed, (list, tuple)) else [str(parsed)]
+        return value
+    return list(parsed) if isinstance(parsed, (list, tuple)) else str(parsed)
