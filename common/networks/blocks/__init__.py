@@ -1,0 +1,1 @@
+"""Network blocks, one concept a file."""
