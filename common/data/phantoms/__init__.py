@@ -1,0 +1,1 @@
+"""Embedded phantoms, written as ordinary files in the public layouts."""
