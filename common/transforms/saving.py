@@ -20,7 +20,7 @@ _DESCRIPTION_LENGTH = 79  # bytes of the NIfTI header's field `descrip`, less it
 
 
 def save_nifti(path: str | Path, voxels: NDArray[Any], affine: NDArray[np.float64], description: str) -> None:
-    """Write a NIfTI file atomically: qform = sform = ``affine`` (RAS, mm), ``description`` cut to 79 ASCII characters."""
+    """Write a NIfTI file atomically: qform = sform = ``affine`` (RAS, mm), ``description`` cut to 79 characters."""
     image = nibabel.Nifti1Image(voxels, affine)
     image.set_qform(affine, code=1)
     image.set_sform(affine, code=1)
@@ -33,8 +33,8 @@ def save_nifti(path: str | Path, voxels: NDArray[Any], affine: NDArray[np.float6
 class SaveSyntheticd(MapTransform):
     """Save each generated image as ``<prefix>_<index>.nii.gz`` beside a JSON file with its provenance.
 
-    An item holds the image (1, X, Y) in [0, 1] under ``keys`` and its number under ``index``; an affine is taken from the
-    item's ``image`` if that is a ``MetaTensor``. Files are float32 and 3-D with one slice.
+    An item holds the image (1, X, Y) in [0, 1] under ``keys`` and its number under ``index``; an affine is taken from
+    the item's ``image`` if that is a ``MetaTensor``. Files are float32 and 3-D with one slice.
 
     Args:
         keys: key of the generated image.
