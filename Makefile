@@ -11,7 +11,7 @@ help:
 	@echo "make test-slow  the slow and the multi-process tests"
 	@echo "make check      ruff and mypy"
 	@echo "make bench      print the performance figures as JSON"
-	@echo "make clean      remove caches and run outputs; keeps .venv, models and data"
+	@echo "make clean      remove caches and the demo's output; keeps .venv, models, data and your runs"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -43,5 +43,5 @@ bench: $(VENV)/.development
 	$(BIN)/python scripts/benchmark.py
 
 clean:
-	rm -rf output bundles/*/output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf output/demo .pytest_cache .mypy_cache .ruff_cache
 	find common scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,6 +3,7 @@
 Run by ``make demo``; everything it writes lies in ``output/demo``.
 """
 
+import shutil
 import subprocess
 import sys
 import time
@@ -26,10 +27,10 @@ def run_bundle(config: str, **options: object) -> None:
 
 def read_samples(folder: Path, number: int) -> np.ndarray:
     """First ``number`` images that inference wrote: (N, X, Y) in [0, 1]."""
-    import nibabel
+    from nibabel.nifti1 import Nifti1Image
 
     files = sorted(folder.glob("sample_*.nii.gz"))[:number]
-    return np.stack([np.asarray(nibabel.load(file).dataobj)[..., 0] for file in files])
+    return np.stack([np.asarray(Nifti1Image.from_filename(file).dataobj)[..., 0] for file in files])
 
 
 def read_real(output_dir: Path, number: int) -> np.ndarray:
@@ -93,6 +94,7 @@ def main(epochs: int = 20, samples: int = 36) -> None:
     """
     start = time.monotonic()
     output = ROOT / "output" / "demo"
+    shutil.rmtree(output, ignore_errors=True)
     run_bundle(f"{CONFIGS}/inference.json", num_samples=samples, output_dir=output / "shipped")
     run_bundle(
         f"{CONFIGS}/train.json",

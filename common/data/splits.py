@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..atomic import write_text
+from ..parallel import process_rank
 from .listing import Case
 
 SECTIONS = ("training", "validation", "test")
@@ -43,13 +44,15 @@ def require_disjoint(sections: Mapping[str, Sequence[Case]]) -> None:
 
 
 def write_split(path: str | Path, sections: Mapping[str, Sequence[Case]]) -> None:
-    """Write which patients and cases each section holds as JSON, in one step (never half a file).
+    """Write which patients and cases each section holds as JSON, in one step (never half a file); rank 0 writes.
 
     Args:
         path: file to write, usually ``<output_dir>/split.json``.
         sections: section name -> its cases, as `find_cases` returns them.
     """
     require_disjoint(sections)
+    if process_rank() != 0:
+        return
     content = {
         section: {"patients": sorted({case["patient"] for case in cases}), "cases": [case["case"] for case in cases]}
         for section, cases in sections.items()

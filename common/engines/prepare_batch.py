@@ -64,11 +64,10 @@ class NoisePredictionPrepareBatch(PrepareBatch):
             t = (torch.arange(size * count, device=image.device) + t) / (size * count)
         t = self.t_min + (1 - self.t_min) * t[rank::count]
         if self.image_size is not None and tuple(image.shape[-2:]) != tuple(self.image_size):
-            room = torch.tensor(image.shape[-2:], device=image.device) - torch.tensor(
-                self.image_size, device=image.device
-            )
             place = torch.rand(size * count, 2, generator=generator, device=image.device)[rank::count]
-            image = crop_at(image, self.image_size, (place * (room + 1)).long())
+            for axis, (have, need) in enumerate(zip(image.shape[-2:], self.image_size, strict=True)):
+                place[:, axis] *= have - need + 1
+            image = crop_at(image, self.image_size, place.long())
         for axis in self.flip_axes:
             flip = torch.rand(size * count, generator=generator, device=image.device)[rank::count] < self.flip_prob
             image = torch.where(flip[:, None, None, None], image.flip(axis + 2), image)

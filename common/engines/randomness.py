@@ -4,7 +4,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from ..parallel import process_rank
-from ..seeds import derive_seed
+from ..seeds import Stream, derive_seed
 
 
 class StepRandomness:
@@ -32,8 +32,8 @@ class StepRandomness:
     def start(self, iteration: int) -> None:
         """Begin iteration number ``iteration`` (1-based, as ignite counts)."""
         self.iteration = iteration
-        torch.manual_seed(derive_seed(self.seed, iteration, 1, process_rank()))
+        torch.manual_seed(derive_seed(Stream.PROCESS, self.seed, iteration, process_rank()))
 
     def shared(self, device: torch.device | str) -> torch.Generator:
         """A generator on ``device``, equal on all processes, fresh for this iteration."""
-        return torch.Generator(device).manual_seed(derive_seed(self.seed, self.iteration, 0))
+        return torch.Generator(device).manual_seed(derive_seed(Stream.STEP, self.seed, self.iteration))

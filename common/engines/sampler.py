@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Dataset, DistributedSampler
 
 from ..parallel import process_count, process_rank
-from ..seeds import derive_seed
+from ..seeds import Stream, derive_seed
 
 
 class EpochSampler(DistributedSampler):
@@ -46,7 +46,7 @@ class EpochSampler(DistributedSampler):
         first = max(0, self.epoch - 1) * self.total_size  # ignite counts epochs from 1
         indices: list[int] = []
         for number in range(first // self.dataset_length, (first + self.total_size - 1) // self.dataset_length + 1):
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, number))
+            generator = torch.Generator().manual_seed(derive_seed(Stream.ORDER, self.seed, number))
             indices += torch.randperm(self.dataset_length, generator=generator).tolist()
         start = first % self.dataset_length
         return iter(indices[start + self.rank : start + self.total_size : self.num_replicas])

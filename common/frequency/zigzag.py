@@ -26,7 +26,9 @@ def num_kept(block: int, dropped: int) -> int:
     Raises:
         ValueError: ``dropped`` lies outside 0..block**2 - 1.
     """
-    if block < 1 or not 0 <= dropped < block**2:
+    if block < 1:
+        raise ValueError(f"zigzag: block={block} must be at least 1 pixel; 4 is the usual choice.")
+    if not 0 <= dropped < block**2:
         raise ValueError(
             f"zigzag: cannot drop {dropped} of the {block}x{block} coefficients of a block; "
             f"choose `dropped` in 0..{block**2 - 1}."

@@ -5,7 +5,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from ignite.engine import Engine, Events
@@ -71,6 +71,7 @@ class TrainingCheckpoint:
         resume: continue from the last whole checkpoint in ``directory``; from the start if there is none. Without it a
             folder that holds checkpoints of a former run is renamed to ``<directory>.previous`` when the run starts.
         keep: how many checkpoints to keep.
+        settings: options that an interrupted run may not be resumed with other values of, by name.
         before_save: called before each save; an exception it raises prevents the save.
     """
 
@@ -83,6 +84,7 @@ class TrainingCheckpoint:
         interval: int = 1,
         resume: bool = False,
         keep: int = 2,
+        settings: Mapping[str, Any] | None = None,
         before_save: Callable[[], None] | None = None,
     ) -> None:
         self.directory = Path(directory)
@@ -92,6 +94,7 @@ class TrainingCheckpoint:
         self.interval = interval
         self.resume = resume
         self.keep = keep
+        self.settings = dict(settings or {})
         self.before_save = before_save
 
     def attach(self, engine: Engine) -> None:
@@ -132,6 +135,14 @@ class TrainingCheckpoint:
                 f"{path} was trained with epochs of {state['progress']['epoch_length']} iterations, this run has "
                 f"{epoch_length}: give the same data set, `batch_size` and `epoch_length` to resume."
             )
+        before = state["progress"]["settings"]
+        changed = [name for name in self.settings if before.get(name) != self.settings[name]]
+        if changed:
+            differences = "; ".join(f"{name}: {before.get(name)} then, {self.settings[name]} now" for name in changed)
+            raise RuntimeError(
+                f"{path} comes from a run with other settings ({differences}). Resume with the settings of then, or "
+                "start anew with a new `output_dir`."
+            )
         for name, item in self.objects.items():
             try:
                 item.load_state_dict(state[name])
@@ -142,16 +153,25 @@ class TrainingCheckpoint:
                 ) from error
         engine.state.epoch = state["progress"]["epoch"]
         engine.state.iteration = state["progress"]["epoch"] * epoch_length
+        if process_rank() == 0:  # a kill between the two files of a save leaves older weights beside the checkpoint
+            save_state(self.weights(), self.weights_path)
         logger.info("Resumed from %s: %d epochs are done.", path, engine.state.epoch)
+        if engine.state.epoch >= cast(int, engine.state.max_epochs):
+            logger.warning("The run is complete; raise `max_epochs` to train longer.")
 
     def save(self, engine: Engine) -> None:
         """Write checkpoint and weights of the epoch that has just ended."""
         if self.before_save is not None:
             self.before_save()
+        wait_for_all()  # a process whose check has failed does not come here, and nothing is written then
         if process_rank() != 0:
             return
         path = self.directory / f"checkpoint_{engine.state.epoch:06d}.pt"
-        progress = {"epoch": engine.state.epoch, "epoch_length": engine.state.epoch_length}
+        progress = {
+            "epoch": engine.state.epoch,
+            "epoch_length": engine.state.epoch_length,
+            "settings": self.settings,
+        }
         save_state({name: item.state_dict() for name, item in self.objects.items()} | {"progress": progress}, path)
         save_state(self.weights(), self.weights_path)
         for old in find_checkpoints(self.directory)[: -self.keep]:

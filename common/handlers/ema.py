@@ -41,8 +41,9 @@ class EMA:
         averages: list[Tensor] = list(self.model.parameters())
         currents: list[Tensor] = list(self.network.parameters())
         torch._foreach_lerp_(averages, currents, 1 - rate)
-        for average, current in zip(self.model.buffers(), self.network.buffers(), strict=True):
-            average.copy_(current)
+        buffers = list(self.model.buffers())
+        if buffers:
+            torch._foreach_copy_(buffers, list(self.network.buffers()))
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Weights of the average, for the training checkpoint."""

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import cast
 
 import torch
+import torch.distributed as dist
 from ignite.engine import Engine, Events
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..parallel import process_count
 from .checkpoint import find_checkpoints
 
 
@@ -18,16 +20,21 @@ class NonFiniteLossError(RuntimeError):
 class NonFiniteGuard:
     """Ends the run when the loss is not finite, naming the iteration, the slices of its batch and the last checkpoint.
 
-    Losses are kept on the device and looked at together every ``every`` iterations and before a checkpoint is written,
-    so that the GPU is not stopped in each step and a spoiled network never replaces a good one.
+    Losses are kept on the device and looked at together every ``every`` iterations, so that the GPU is not stopped in
+    each step. Before a checkpoint is written, :meth:`check_all` looks at the weights, too, on every process: a loss is
+    taken before the step it leads to, and a gradient that is not finite on one process spoils the weights of all.
 
     Args:
+        network: the network that is trained.
         describe: text for the data-set index of a slice, e.g. ``SliceDataset.describe``.
         checkpoint_dir: folder of the run's checkpoints, to name the last one.
         every: iterations between looks.
     """
 
-    def __init__(self, describe: Callable[[int], str], checkpoint_dir: str | Path, every: int = 1) -> None:
+    def __init__(
+        self, network: nn.Module, describe: Callable[[int], str], checkpoint_dir: str | Path, every: int = 1
+    ) -> None:
+        self.network = network
         self.describe = describe
         self.checkpoint_dir = Path(checkpoint_dir)
         self.every = every
@@ -51,10 +58,24 @@ class NonFiniteGuard:
         iteration, loss, index = next(item for item in pending if not torch.isfinite(item[1]))
         cases = sorted({self.describe(int(i)) for i in index})
         shown = "; ".join(cases[:8]) + (f"; and {len(cases) - 8} more" if len(cases) > 8 else "")
-        checkpoints = find_checkpoints(self.checkpoint_dir)
-        remedy = f"the last good checkpoint is {checkpoints[-1]}" if checkpoints else "no checkpoint was written yet"
         raise NonFiniteLossError(
-            f"The loss became {loss.item()} in iteration {iteration}; {remedy}. Slices of that batch: {shown}. "
-            "Check these files with scripts/check_dataset.py, or lower `learning_rate`, then start again with "
-            "`--resume true`."
+            f"The loss became {loss.item()} in iteration {iteration}. Slices of that batch: {shown}. {self._remedy()}"
+        )
+
+    def check_all(self) -> None:
+        """:meth:`check`, and raise on every process if the weights of any are not finite."""
+        self.check()
+        norms = torch._foreach_norm([parameter.detach() for parameter in self.network.parameters()])
+        finite = torch.isfinite(torch.stack(norms)).all().int()
+        if process_count() > 1:
+            dist.all_reduce(finite, op=dist.ReduceOp.MIN)
+        if not finite:
+            raise NonFiniteLossError(f"The weights are no longer finite after the last step. {self._remedy()}")
+
+    def _remedy(self) -> str:
+        checkpoints = find_checkpoints(self.checkpoint_dir)
+        last = f"The last good checkpoint is {checkpoints[-1]}" if checkpoints else "No checkpoint was written yet"
+        return (
+            f"{last}. Check the files with scripts/check_dataset.py and go on with --resume true, or start anew with a "
+            "lower --learning_rate."
         )

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from ..atomic import atomic_path, write_text
 from ..metrics.frechet import Moments, feature_moments, frechet_distance, grid_features
-from ..metrics.nearest import nearest_neighbor_distances
+from ..metrics.nearest import nearest_neighbors
 from ..metrics.reference import ReferenceImages
 from ..metrics.seams import neighbor_steps
 from ..metrics.spectrum import radial_power_spectrum, spectrum_distance
 from ..parallel import gather, process_rank
 from ..pictures import image_grid
-from ..seeds import derive_seed
+from ..seeds import Stream, derive_seed
 
 UNITS = {
     "frechet_distance": "squared distance of 8x8 area means, images in [0, 1]; lower is better",
@@ -88,20 +88,18 @@ class SynthesisReport:
             return
         order = index.argsort()
         samples, real = samples[order], real[order]
+        real = real.unique(dim=0)  # a small section gives the same slice more than once
         training = self.reference.images
-        distances = {
-            "samples": nearest_neighbor_distances(samples, training),
-            "held_out": nearest_neighbor_distances(real, training),
-        }
+        sample_distances, nearest = nearest_neighbors(samples, training)
+        distances = {"samples": sample_distances, "held_out": nearest_neighbors(real, training)[0]}
         write_text(self.output_dir / "metrics.json", json.dumps(self.scores(samples, real, distances), indent=2) + "\n")
-        nearest = nearest_indices(samples, training)
         self.write_cases(samples, distances["samples"], nearest)
         self.draw(samples, real, training[nearest[:16]], distances)
 
     def scores(self, samples: Tensor, real: Tensor, distances: Mapping[str, Tensor]) -> dict[str, Any]:
         """The content of ``metrics.json``."""
         training = self.reference.images
-        generator = torch.Generator().manual_seed(derive_seed(0, len(samples)))
+        generator = torch.Generator().manual_seed(derive_seed(Stream.SCORE, 0, len(samples)))
         part = training[torch.randperm(len(training), generator=generator)[: len(samples)]]
         groups = {"samples": samples, "held_out": real, "training_part": part}
         moments, spectrum = self.reference.moments(), radial_power_spectrum(training).mean((0, 1))
@@ -182,12 +180,6 @@ def commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else None
-
-
-def nearest_indices(queries: Tensor, references: Tensor, size: int = 16) -> Tensor:
-    """Position of the nearest reference image of each query, by the distance of ``nearest_neighbor_distances``."""
-    features = grid_features(references, size)
-    return torch.cat([torch.cdist(chunk, features).argmin(1) for chunk in grid_features(queries, size).split(256)])
 
 
 def _frechet(features: Tensor, moments: Moments) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..diffusion.continuous import VPSchedule, marginal
 from ..diffusion.samplers import SAMPLERS, draw_noise
 from ..diffusion.samplers.grid import Spacing
-from ..seeds import derive_seed
+from ..seeds import Stream, derive_seed
 from .precision import autocast
 
 
@@ -112,7 +112,9 @@ class SamplingInferer(Inferer):
         denoiser.check_ready()
         index = kwargs.get("index")
         numbers = range(len(inputs)) if index is None else [int(i) for i in index]
-        generators = [torch.Generator().manual_seed(derive_seed(self.seed, number)) for number in numbers]
+        generators = [
+            torch.Generator().manual_seed(derive_seed(Stream.SAMPLE, self.seed, number)) for number in numbers
+        ]
         noise = draw_noise((len(numbers), *denoiser.token_shape), generators, device=inputs.device)
         with autocast(inputs.device, self.amp):
             x0 = self.sample(

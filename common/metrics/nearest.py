@@ -12,8 +12,8 @@ from .frechet import grid_features
 _CHUNK = 256  # queries compared at a time, so that memory grows with the references only
 
 
-def nearest_neighbor_distances(queries: Tensor, references: Tensor, size: int = 16) -> Tensor:
-    """Distance of every query image to its nearest reference image, ``(N,)`` in float64.
+def nearest_neighbors(queries: Tensor, references: Tensor, size: int = 16) -> tuple[Tensor, Tensor]:
+    """Distance ``(N,)`` (float64) of every query image to its nearest reference image, and that image's index ``(N,)``.
 
     Euclidean distance of the images' area means on a ``size`` x ``size`` grid. A copy has distance 0, a shifted or
     mirrored copy need not.
@@ -46,7 +46,7 @@ class NearestNeighborDistance(CumulativeIterationMetric):
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **_: Any) -> Tensor | Sequence[Tensor]:
         features = grid_features(y_pred, self.size)
         if self.references is not None:
-            return _nearest(features, self.references.to(features))
+            return _nearest(features, self.references.to(features))[0]
         if y is None:
             raise ValueError("NearestNeighborDistance: give training images as `y`, or features as `references`.")
         return [features, grid_features(y, self.size)]
@@ -56,12 +56,12 @@ class NearestNeighborDistance(CumulativeIterationMetric):
         buffers = self.get_buffer()
         if buffers is None:
             raise ValueError("NearestNeighborDistance: no images were given before aggregate().")
-        distances = buffers if self.references is not None else _nearest(buffers[0], buffers[1])
+        distances = buffers if self.references is not None else _nearest(buffers[0], buffers[1])[0]
         return distances.mean()
 
 
-def _nearest(queries: Tensor, references: Tensor) -> Tensor:
-    """Smallest Euclidean distance of each row ``(N, D)`` to the rows ``(M, D)``; differences are taken directly."""
-    exact = "donot_use_mm_for_euclid_dist"  # the matrix-product form cannot tell a copy from a close neighbor
-    chunks = [torch.cdist(chunk, references, compute_mode=exact).amin(1) for chunk in queries.split(_CHUNK)]
-    return torch.cat(chunks)
+def _nearest(queries: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest Euclidean distance of each row ``(N, D)`` to the rows ``(M, D)``, and the index of that row."""
+    exact = "donot_use_mm_for_euclid_dist"  # differences taken directly: the matrix-product form cannot tell a copy from a close neighbor
+    found = [torch.cdist(chunk, references, compute_mode=exact).min(1) for chunk in queries.split(_CHUNK)]
+    return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])

@@ -15,7 +15,7 @@ TINY: dict[str, dict[str, Any]] = {
     "dct_moe": {
         "dataset": "image_folder",
         "image_size": [16, 16],
-        "spacing_mm": None,
+        "spacing_mm": "$None",
         "network_size": "tiny",
         "max_epochs": 1,
         "epoch_length": 2,
@@ -36,6 +36,11 @@ def overlays(bundle: str) -> list[str]:
     """Names of all configs that are meant to be laid over another."""
     names = {path.stem for path in configs(bundle).glob("*.json")} - COMPLETE - {"metadata"}
     return sorted(name for name in names if not name.startswith("train_"))
+
+
+def base(overlay: str) -> str:
+    """The complete config that an overlay is meant for."""
+    return "inference" if overlay.endswith("inference") else "train"
 
 
 def all_overlays() -> list[tuple[str, str]]:

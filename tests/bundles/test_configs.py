@@ -11,7 +11,7 @@ from monai.bundle import ConfigParser
 from monai.utils import optional_import
 
 sys.path.insert(0, str(Path(__file__).parent))
-from bundles import BUNDLES, ROOT, all_overlays, configs, keys, overlays, read
+from bundles import BUNDLES, ROOT, all_overlays, base, configs, keys, overlays, read
 from common import __version__
 
 REQUIRED = [
@@ -19,6 +19,7 @@ REQUIRED = [
     "configs/multi_gpu_train.json",
     "configs/evaluate.json",
     "configs/inference.json",
+    "configs/multi_gpu_inference.json",
     "configs/metadata.json",
     "configs/logging.conf",
     "docs/README.md",
@@ -90,7 +91,7 @@ def references(content: Any) -> set[str]:
 
 @pytest.mark.parametrize(
     ("bundle", "names"),
-    [(b, (n,)) for b in BUNDLES for n in ("train", "inference")] + [(b, ("train", o)) for b, o in all_overlays()],
+    [(b, (n,)) for b in BUNDLES for n in ("train", "inference")] + [(b, (base(o), o)) for b, o in all_overlays()],
     ids=lambda value: value if isinstance(value, str) else "+".join(value),
 )
 def test_every_reference_exists(bundle: str, names: tuple[str, ...]) -> None:

@@ -4,12 +4,14 @@ import torch
 from ignite.engine import Engine
 
 from common.engines.randomness import StepRandomness
-from common.seeds import derive_seed
+from common.seeds import Stream, derive_seed
 
 
 def test_seeds_of_different_purposes_differ() -> None:
-    seeds = {derive_seed(a, b, c) for a in range(5) for b in range(5) for c in range(2)}
-    assert len(seeds) == 50
+    seeds = {derive_seed(stream, a, b) for stream in Stream for a in range(5) for b in range(5)}
+    seeds |= {derive_seed(stream, a) for stream in Stream for a in range(5)}
+    seeds |= {derive_seed(stream, a, b, 0) for stream in Stream for a in range(5) for b in range(5)}
+    assert len(seeds) == len(Stream) * (25 + 5 + 25)
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 

@@ -16,7 +16,15 @@ from common.engines.randomness import StepRandomness
 from common.handlers.checkpoint import TrainingCheckpoint, find_checkpoints, load_state, save_state
 
 
-def train(folder: Path, epochs: int, *, resume: bool = False, interval: int = 1, stop_after: int | None = None) -> dict:
+def train(
+    folder: Path,
+    epochs: int,
+    *,
+    resume: bool = False,
+    interval: int = 1,
+    stop_after: int | None = None,
+    settings: dict | None = None,
+) -> dict:
     """Noisy gradient descent on two numbers, 4 iterations per epoch; returns the final weights."""
     network = nn.Linear(2, 1)
     nn.init.ones_(network.weight)
@@ -39,6 +47,7 @@ def train(folder: Path, epochs: int, *, resume: bool = False, interval: int = 1,
         weights_path=folder / "model.pt",
         interval=interval,
         resume=resume,
+        settings=settings,
     ).attach(engine)
     try:
         engine.run(range(4), max_epochs=epochs)
@@ -71,6 +80,29 @@ def test_finished_run_resumes_to_nothing_new(tmp_path: Path) -> None:
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
+def test_resuming_writes_the_weights_that_a_kill_prevented(tmp_path: Path) -> None:
+    """A kill after the last checkpoint, before its weights: nothing is left to train, the weights still come."""
+    final = train(tmp_path, epochs=3)
+    save_state({}, tmp_path / "model.pt")
+    train(tmp_path, epochs=3, resume=True)
+    saved = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert all(torch.equal(final[name], saved[name]) for name in final)
+
+
+def test_nothing_is_saved_unless_all_processes_are_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss that is not finite on one process has spoiled the gradient, and so the weights, of all."""
+
+    def lost_peer() -> None:
+        raise ConnectionError("the other process has ended")
+
+    network = nn.Linear(2, 1)
+    checkpoint = TrainingCheckpoint(tmp_path, {"network": network}, network.state_dict, tmp_path / "model.pt")
+    monkeypatch.setattr("common.handlers.checkpoint.wait_for_all", lost_peer)
+    with pytest.raises(ConnectionError):
+        checkpoint.save(Engine(lambda engine, batch: None))
+    assert not list(tmp_path.iterdir())
+
+
 def test_new_run_keeps_the_former_checkpoints_aside(tmp_path: Path) -> None:
     train(tmp_path, epochs=4)
     train(tmp_path, epochs=2)
@@ -85,12 +117,20 @@ def test_other_epoch_length_or_recipe_is_refused(tmp_path: Path) -> None:
     train(tmp_path, epochs=1)
     path = find_checkpoints(tmp_path / "checkpoints")[0]
     state = load_state(path)
-    save_state({**state, "progress": {"epoch": 1, "epoch_length": 9}}, path)
+    save_state({**state, "progress": {"epoch": 1, "epoch_length": 9, "settings": {}}}, path)
     with pytest.raises(RuntimeError, match=r"epochs of 9 iterations, this run has 4"):
         train(tmp_path, epochs=2, resume=True)
     save_state({key: value for key, value in state.items() if key != "optimizer"}, path)
     with pytest.raises(RuntimeError, match="written by another recipe"):
         train(tmp_path, epochs=2, resume=True)
+
+
+def test_other_settings_are_refused(tmp_path: Path) -> None:
+    """The optimizer's state would silently win over a new learning rate."""
+    train(tmp_path, epochs=1, settings={"learning_rate": 0.1, "seed": 0})
+    with pytest.raises(RuntimeError, match=r"learning_rate: 0\.1 then, 0\.2 now\)"):
+        train(tmp_path, epochs=2, resume=True, settings={"learning_rate": 0.2, "seed": 0})
+    train(tmp_path, epochs=2, resume=True, settings={"learning_rate": 0.1, "seed": 0})
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:

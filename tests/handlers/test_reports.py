@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from common.handlers.sample_grid import SampleGrid
-from common.handlers.synthesis_report import SynthesisReport, nearest_indices
+from common.handlers.synthesis_report import SynthesisReport
+from common.metrics.nearest import nearest_neighbors
 from common.metrics.reference import ReferenceImages
 
 
@@ -93,7 +94,7 @@ def test_a_copied_training_image_is_found(report: tuple) -> None:
     assert rows[7]["nearest_training_slice"] == "slice 33"
     assert float(rows[7]["nearest_training_distance"]) < 1e-3
     assert min(float(row["nearest_training_distance"]) for row in rows if row["sample"] != "7") > 0.5
-    assert nearest_indices(samples, training)[7] == 33
+    assert nearest_neighbors(samples, training)[1][7] == 33
 
 
 def test_the_picture_is_written(report: tuple) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from common.metrics.frechet import grid_features
-from common.metrics.nearest import NearestNeighborDistance, nearest_neighbor_distances
+from common.metrics.nearest import NearestNeighborDistance, nearest_neighbors
 
 
 def _images(count: int, seed: int) -> Tensor:
@@ -14,25 +14,27 @@ def _images(count: int, seed: int) -> Tensor:
 
 def test_copies_have_distance_zero_exactly() -> None:
     references = _images(20, 0)
-    assert nearest_neighbor_distances(references.flip(0), references).eq(0).all()
+    assert nearest_neighbors(references.flip(0), references)[0].eq(0).all()
 
 
 def test_distance_to_a_brighter_copy_is_the_offset_times_the_side_of_the_grid() -> None:
     references = _images(20, 0)
-    distances = nearest_neighbor_distances(references[:5] + 1e-3, references)
+    distances = nearest_neighbors(references[:5] + 1e-3, references)[0]
     torch.testing.assert_close(distances, torch.full((5,), 16e-3, dtype=torch.float64), rtol=1e-3, atol=0)
 
 
 def test_distance_is_that_of_the_closest_of_all_references() -> None:
     queries, references = _images(300, 0), _images(7, 1)  # more queries than one chunk holds
     means = [images.double().view(-1, 16, 2, 16, 2).mean((2, 4)).flatten(1) for images in (queries, references)]
-    expected = (means[0][:, None] - means[1]).square().sum(2).sqrt().min(1).values
-    torch.testing.assert_close(nearest_neighbor_distances(queries, references), expected)
+    expected = (means[0][:, None] - means[1]).square().sum(2).sqrt().min(1)
+    distances, indices = nearest_neighbors(queries, references)
+    torch.testing.assert_close(distances, expected.values)
+    assert torch.equal(indices, expected.indices)
 
 
 def test_metric_over_batches_sees_the_references_of_all_batches() -> None:
     queries, references = _images(10, 0), _images(8, 1)
-    expected = nearest_neighbor_distances(queries, references).mean().item()
+    expected = nearest_neighbors(queries, references)[0].mean().item()
     metric = NearestNeighborDistance()
     metric(y_pred=queries[:6], y=references[:3])
     metric(y_pred=queries[6:], y=references[3:])
