@@ -62,6 +62,6 @@ class NearestNeighborDistance(CumulativeIterationMetric):
 
 def _nearest(queries: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
     """Smallest Euclidean distance of each row ``(N, D)`` to the rows ``(M, D)``, and the index of that row."""
-    exact = "donot_use_mm_for_euclid_dist"  # differences taken directly: the matrix-product form cannot tell a copy from a close neighbor
+    exact = "donot_use_mm_for_euclid_dist"  # the matrix-product form cannot tell a copy from a close neighbor
     found = [torch.cdist(chunk, references, compute_mode=exact).min(1) for chunk in queries.split(_CHUNK)]
     return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])

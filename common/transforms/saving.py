@@ -33,8 +33,8 @@ def save_nifti(path: str | Path, voxels: NDArray[Any], affine: NDArray[np.float6
 class SaveSyntheticd(MapTransform):
     """Save each generated image as ``<prefix>_<index>.nii.gz`` beside a JSON file with its provenance.
 
-    An item holds the image (1, X, Y) in [0, 1] under ``keys`` and its number under ``index`` (0 if absent); an affine is
-    taken from the item's ``image`` if that is a ``MetaTensor``. Files are float32 and 3-D with one slice.
+    An item holds the image (1, X, Y) in [0, 1] under ``keys`` and its number under ``index`` (0 if absent); an
+    affine is taken from the item's ``image`` if that is a ``MetaTensor``. Files are float32 and 3-D with one slice.
 
     Args:
         keys: key of the generated image.
