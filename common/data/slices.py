@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..allocator import returning_freed_memory
 from .fingerprint import file_state, fingerprint
 from .locking import exclusive
 from .slice_file import SliceWriter, as_array
@@ -153,7 +154,10 @@ class SliceDataset(Dataset):
 
     def _build(self, file: BinaryIO) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         """Decode everything, volume by volume, into ``file``; returns `origin` and `affines`."""
-        writer = SliceWriter(file, np.dtype(self.storage))
+        with returning_freed_memory():
+            return self._decode_all(SliceWriter(file, np.dtype(self.storage)))
+
+    def _decode_all(self, writer: SliceWriter) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         origin: list[NDArray[np.int32]] = []
         affines: list[NDArray[np.float64]] = []
         dropped = 0

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from ..allocator import keep_freed_memory
 from ..parallel import process_rank, wait_for_all
-from .allocator import keep_freed_memory
 from .failure import report_failures
 
 logger = logging.getLogger(__name__)

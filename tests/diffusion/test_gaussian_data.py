@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from common.diffusion.continuous import VPSchedule, gaussian_noise_prediction
-from common.diffusion.samplers import SAMPLERS, dpm_solver_pp, euler
+from common.diffusion.samplers import SAMPLERS, dpm_solver_pp, euler, sampler
 from common.diffusion.samplers.grid import make_grid
 from common.diffusion.samplers.steps import sde_step
 
@@ -133,7 +133,7 @@ def scripted(noises: list[Tensor]) -> Callable[..., Tensor]:
 
 def sde_errors(monkeypatch: pytest.MonkeyPatch, steps: int) -> tuple[float, float]:
     start, noises = impulses(steps)
-    monkeypatch.setattr(dpm_solver_pp, "draw_noise", scripted(noises))
+    monkeypatch.setattr(sampler, "draw_noise", scripted(noises))
     rows = dpm_solver_pp.sde_dpm_solver_pp_2m(model, start, SCHEDULE, num_evaluations=steps, t_end=T_END, denoise=False)
     return tuple(got - exact for got, exact in zip(moments(rows), mean_and_std(T_END), strict=True))
 
@@ -172,7 +172,7 @@ def test_sde_step_returns_to_the_forward_marginal() -> None:
 
 def euler_maruyama_errors(monkeypatch: pytest.MonkeyPatch, steps: int) -> tuple[float, float]:
     start, noises = impulses(steps)
-    monkeypatch.setattr(euler, "draw_noise", scripted(noises[:-1]))  # the last step must not ask for noise
+    monkeypatch.setattr(sampler, "draw_noise", scripted(noises[:-1]))  # the last step must not ask for noise
     rows = euler.euler_maruyama(
         model, start, SCHEDULE, num_evaluations=steps, spacing="time", t_end=T_END, denoise=False
     )

@@ -7,102 +7,49 @@ algorithms 1 and 2 and the appendix on "fast".
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from ..continuous import VPSchedule
-from .grid import Point, Spacing, default_t_end, make_grid, points_at
-from .noise import Generators
-from .prediction import Model, Predictor, Range
+from .grid import Point, points_at
+from .prediction import Predictor
+from .sampler import Problem, Sampler
 
 
-@torch.no_grad()
-def dpm_solver_2(
-    model: Model,
-    x: Tensor,
-    schedule: VPSchedule,
-    *,
-    num_evaluations: int,
-    spacing: Spacing = "lambda",
-    t_start: float = 1.0,
-    t_end: float | None = None,
-    clip_x0: Range | None = None,
-    generator: Generators = None,
-    denoise: bool = True,
-) -> Tensor:
-    """Steps of order 2, two evaluations each, one left over is a step of order 1; arguments as :func:`.ddim.ddim`."""
-    t_end = default_t_end(num_evaluations) if t_end is None else t_end
-    orders = _orders(num_evaluations - denoise, highest=2)
-    grid = make_grid(schedule, len(orders), spacing=spacing, t_start=t_start, t_end=t_end)
-    return _integrate(Predictor(model, x, clip_x0), x, schedule, grid, orders, denoise)
+def whole_orders(highest: int) -> Callable[[int], list[int]]:
+    """Rule: as many steps of the highest order as the evaluations allow, then one of what is left."""
 
+    def orders(evaluations: int) -> list[int]:
+        whole, rest = divmod(max(evaluations, 0), highest)
+        return [highest] * whole + [rest] * (rest > 0)
 
-@torch.no_grad()
-def dpm_solver_3(
-    model: Model,
-    x: Tensor,
-    schedule: VPSchedule,
-    *,
-    num_evaluations: int,
-    spacing: Spacing = "lambda",
-    t_start: float = 1.0,
-    t_end: float | None = None,
-    clip_x0: Range | None = None,
-    generator: Generators = None,
-    denoise: bool = True,
-) -> Tensor:
-    """Steps of order 3, three evaluations each, the rest is one of order 1 or 2; arguments as :func:`.ddim.ddim`."""
-    t_end = default_t_end(num_evaluations) if t_end is None else t_end
-    orders = _orders(num_evaluations - denoise, highest=3)
-    grid = make_grid(schedule, len(orders), spacing=spacing, t_start=t_start, t_end=t_end)
-    return _integrate(Predictor(model, x, clip_x0), x, schedule, grid, orders, denoise)
-
-
-@torch.no_grad()
-def dpm_solver_fast(
-    model: Model,
-    x: Tensor,
-    schedule: VPSchedule,
-    *,
-    num_evaluations: int,
-    spacing: Spacing = "lambda",
-    t_start: float = 1.0,
-    t_end: float | None = None,
-    clip_x0: Range | None = None,
-    generator: Generators = None,
-    denoise: bool = True,
-) -> Tensor:
-    """Order 3 with a last step of order 1 or 2 (or both) always; arguments as :func:`.ddim.ddim`."""
-    t_end = default_t_end(num_evaluations) if t_end is None else t_end
-    orders = fast_orders(num_evaluations - denoise)
-    grid = make_grid(schedule, len(orders), spacing=spacing, t_start=t_start, t_end=t_end)
-    return _integrate(Predictor(model, x, clip_x0), x, schedule, grid, orders, denoise)
+    return orders
 
 
 def fast_orders(evaluations: int) -> list[int]:
     """Orders of the ``evaluations // 3 + 1`` steps of "fast": threes, then 2 and 1, or 1, or 2, so that they add up."""
     if evaluations > 0 and evaluations % 3 == 0:
         return [3] * (evaluations // 3 - 1) + [2, 1]
-    return _orders(evaluations, highest=3)
+    return whole_orders(3)(evaluations)
 
 
-def _orders(evaluations: int, *, highest: int) -> list[int]:
-    """As many steps of the highest order as the evaluations allow, then one of what is left."""
-    whole, rest = divmod(max(evaluations, 0), highest)
-    return [highest] * whole + [rest] * (rest > 0)
+def single_step_sampler(orders: Callable[[int], list[int]]) -> Sampler:
+    """Sampler whose steps have the orders, and evaluate the network as often, that ``orders(evaluations)`` says."""
 
+    def solve(x: Tensor, problem: Problem) -> Tensor:
+        step = {1: _step_1, 2: _step_2, 3: _step_3}
+        chosen = orders(problem.evaluations)
+        nodes = [
+            _nodes(problem.schedule, a, b, order) for (a, b), order in zip(pairwise(problem.grid), chosen, strict=True)
+        ]  # before the loop, so that it needs no schedule
+        for order, points in zip(chosen, nodes, strict=True):
+            x = step[order](problem.predict, x, points)
+        return x
 
-def _integrate(
-    predict: Predictor, x: Tensor, schedule: VPSchedule, grid: list[Point], orders: list[int], denoise: bool
-) -> Tensor:
-    """Run one step of the given order per interval of the grid."""
-    nodes = [_nodes(schedule, a, b, order) for (a, b), order in zip(pairwise(grid), orders, strict=True)]
-    step = {1: _step_1, 2: _step_2, 3: _step_3}
-    for order, points in zip(orders, nodes, strict=True):
-        x = step[order](predict, x, points)
-    return predict.x0(x, grid[-1]) if denoise else x
+    return Sampler(solve, intervals=lambda evaluations: len(orders(evaluations)))
 
 
 def _nodes(schedule: VPSchedule, a: Point, b: Point, order: int) -> list[Point]:
@@ -143,3 +90,8 @@ def _hold(x: Tensor, noise: Tensor, a: Point, b: Point) -> Tensor:
 def _phi(h: float) -> float:
     """``(e^h - 1) / h - 1``, the weight of the noise's change over a step of length h in lambda."""
     return math.expm1(h) / h - 1
+
+
+dpm_solver_2 = single_step_sampler(whole_orders(2))
+dpm_solver_3 = single_step_sampler(whole_orders(3))
+dpm_solver_fast = single_step_sampler(fast_orders)
