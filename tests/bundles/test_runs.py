@@ -13,7 +13,7 @@ from monai.bundle import create_workflow, run
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from bundles import BUNDLES, ROOT, configs, read, tiny, tiny_inference
+from bundles import BUNDLES, ROOT, all_overlays, base, configs, keys, read, tiny, tiny_inference
 
 
 @pytest.fixture(scope="module", params=BUNDLES)
@@ -122,3 +122,46 @@ def test_shipped_weights_fit_inference() -> None:
         network = parser.get_parsed_content("network_def")
         network.load_state_dict(torch.load(path, weights_only=True), strict=True)
         network.check_ready()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("bundle", "overlay"), [(b, o) for b, o in all_overlays() if not o.startswith("multi_gpu")])
+def test_every_overlay_runs(bundle: str, overlay: str, picture_folder: Path, tmp_path: Path) -> None:
+    """Two steps, an evaluation or a sampling with each overlay; sizes are those of the tiny run, all else its own."""
+    name = base(overlay)
+    options = tiny(bundle, picture_folder, tmp_path)
+    if name == "inference" or overlay == "evaluate":  # these need weights, trained with what the overlay asks for
+        train = json.loads((configs(bundle) / f"{overlay}.json").read_text()).keys() & keys(bundle, "train")
+        content = json.loads((configs(bundle) / f"{overlay}.json").read_text())
+        settings = {key: content[key] for key in train if isinstance(content[key], (str, int, float, bool))}
+        settings = {key: value for key, value in settings.items() if not str(value).startswith("$")}
+        run(config_file=str(configs(bundle) / "train.json"), **{**settings, **options})
+    if name == "inference":
+        options = tiny_inference(bundle, picture_folder, tmp_path)
+    run(config_file=[str(configs(bundle) / f"{name}.json"), str(configs(bundle) / f"{overlay}.json")], **options)
+    assert list(tmp_path.rglob("*.png"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("bundle", "name"), [("dct_moe", "paper_acdc"), ("dct_moe", "paper_echonet")])
+def test_paper_overlays_build_the_papers_network(bundle: str, name: str) -> None:
+    """163,173,184 and 163,213,120 parameters (DCT-MoE, table 3, m = 0, four experts)."""
+    parser = read(bundle, "train", name)
+    parser["network_def"]["statistics"] = None
+    network = parser.get_parsed_content("network_def")
+    count = sum(parameter.numel() for parameter in network.parameters())
+    assert count == {"paper_acdc": 163_173_184, "paper_echonet": 163_213_120}[name]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_training_and_sampling_on_a_gpu(bundle: str, picture_folder: Path, tmp_path: Path) -> None:
+    """Train, resume, evaluate and sample in bf16 on the device; nothing waits for it inside a step but the handlers."""
+    options = {**tiny(bundle, picture_folder, tmp_path), "device": "$torch.device('cuda:0')", "amp": True}
+    train = str(configs(bundle) / "train.json")
+    run(config_file=train, **options)
+    run(config_file=train, **{**options, "max_epochs": 2, "resume": True})
+    run(config_file=[train, str(configs(bundle) / "evaluate.json")], **options)
+    sampling = {**tiny_inference(bundle, picture_folder, tmp_path), "device": "$torch.device('cuda:0')", "amp": True}
+    run(config_file=str(configs(bundle) / "inference.json"), **sampling)
+    assert len(list((tmp_path / "inference").glob("sample_*.nii.gz"))) == 3
