@@ -70,7 +70,7 @@ def find_cases(
     """
     entry = dataset_entry(dataset)
     if section is not None and section not in SECTIONS:
-        raise ValueError(f"Unknown section {section!r}; choose one of {', '.join(SECTIONS)}, or null for all cases.")
+        raise ValueError(f"Unknown section {section!r}; choose one of {', '.join(SECTIONS)}, or None for all cases.")
     if frames not in ("all", "labelled"):
         raise ValueError(f"Unknown frames {frames!r}; choose 'all' or 'labelled'.")
     root = dataset_root(dataset, dataset_dir, PhantomOptions(cases, size, fov_mm, seed, cine))
@@ -131,5 +131,5 @@ def _empty_section(section: str, dataset: str, root: Path, found: list[Case], ho
     rule = "the data set's own Split column" if "section" in found[0] else "a hash of the patient id (70 / 10 / 20 %)"
     return (
         f"The {section} section of {dataset} in {root} is empty. The split goes by {rule}; patients here: {counts}. "
-        "Add patients, or use section null to take all of them."
+        "Add patients, or take all of them with section None (on the command line '$None')."
     )

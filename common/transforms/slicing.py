@@ -44,7 +44,7 @@ class RespaceInPlane(InvertibleTransform):
     def __init__(self, spacing_mm: float | Sequence[float] | None, nearest: bool = False) -> None:
         spacings = () if spacing_mm is None else tuple(np.broadcast_to(spacing_mm, 2).tolist())
         if any(not spacing > 0 for spacing in spacings):
-            raise ValueError(f"RespaceInPlane: spacing_mm={spacing_mm} must be positive (mm), or null for none.")
+            raise ValueError(f"RespaceInPlane: spacing_mm={spacing_mm} must be positive (mm), or None for none.")
         self.spacing_mm, self.nearest = spacings or None, nearest
 
     def __call__(self, image: MetaTensor) -> MetaTensor:
