@@ -140,33 +140,30 @@ class SynthesisReport:
         """Write ``report.png``."""
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(13, 11), layout="constrained")
-        panels = figure.subplots(2, 2, width_ratios=(1, 1), height_ratios=(1.5, 1))
-        for panel, images, title in (
-            (panels[0, 0], _spread(real, 32), "held-out real images"),
-            (panels[0, 1], samples[:32], "samples (synthetic, not selected)"),
-            (panels[1, 0], _interleave(samples[:16], nearest), "16 samples, each above its nearest training slice"),
+        figure = Figure(figsize=(13, 7.8), layout="constrained")
+        panels = figure.subplot_mosaic([["real", "real", "samples", "samples"], ["pairs", "pairs", "near", "power"]])
+        for name, images, title in (
+            ("real", _spread(real, 32), "held-out images of the data set"),
+            ("samples", samples[:32], "samples (synthetic, not selected)"),
+            ("pairs", _interleave(samples[:16], nearest), "16 samples, each above its nearest training slice"),
         ):
-            panel.imshow(image_grid(images, columns=8, scale=2))
-            panel.set_title(title)
-            panel.set_axis_off()
-        figure.delaxes(panels[1, 1])
-        lower = figure.add_subplot(2, 2, 4)
+            panels[name].imshow(image_grid(images, columns=8, scale=2))
+            panels[name].set_title(title)
+            panels[name].set_axis_off()
         bins = torch.linspace(0, max(d.max().item() for d in distances.values()), 40).tolist()
-        lower.hist(distances["held_out"].numpy(), bins, alpha=0.6, density=True, label="held-out real images")
-        lower.hist(distances["samples"].numpy(), bins, alpha=0.6, density=True, label="samples")
-        lower.set_xlabel("distance to the nearest training slice (L2, 16x16 means)")
-        lower.set_yticks([])
-        lower.legend()
-        inset = lower.inset_axes((0.62, 0.35, 0.36, 0.4))
-        for images, label in ((real, "held-out"), (samples, "samples")):
+        for group, images, label in (("held_out", real, "held-out images"), ("samples", samples, "samples")):
+            panels["near"].hist(distances[group].numpy(), bins, alpha=0.6, density=True, label=label)
             power = radial_power_spectrum(images).mean((0, 1))
-            inset.loglog(torch.arange(1, len(power) + 1).numpy(), power.numpy(), label=label)
-        inset.set_title("radial power spectrum", fontsize=8)
-        inset.tick_params(labelsize=7)
-        figure.suptitle(
-            ", ".join(f"{key}: {value}" for key, value in self.record.items()) + " - research use only", size=9
-        )
+            panels["power"].loglog(torch.arange(1, len(power) + 1).numpy(), power.numpy(), label=label)
+        panels["near"].set_title("distance to the nearest training slice")
+        panels["near"].set_xlabel("L2 of 16x16 area means")
+        panels["near"].set_yticks([])
+        panels["power"].set_title("radial power spectrum")
+        panels["power"].set_xlabel("cycles per image")
+        for name in ("near", "power"):
+            panels[name].legend()
+        record = ", ".join(f"{key}: {value}" for key, value in self.record.items())
+        figure.suptitle(f"{record} - research use only", size=9)
         with atomic_path(self.output_dir / "report.png") as temporary:
             figure.savefig(temporary, dpi=90, format="png")
 
