@@ -76,6 +76,6 @@ class NonFiniteGuard:
         checkpoints = find_checkpoints(self.checkpoint_dir)
         last = f"The last good checkpoint is {checkpoints[-1]}" if checkpoints else "No checkpoint was written yet"
         return (
-            f"{last}. Check the files with scripts/check_dataset.py and go on with --resume true, or start anew with a "
+            f"{last}. Check the files with scripts/check_dataset.py and go on with --resume True, or start anew with a "
             "lower --learning_rate."
         )

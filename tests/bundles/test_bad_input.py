@@ -150,7 +150,7 @@ def test_all_images_smaller_than_the_crop(former: Former) -> None:
 def test_non_finite_loss(former: Former) -> None:
     bundle, data, folder = former
     options = tiny(bundle, data, folder, learning_rate=1e30, clip_norm=float("inf"), epoch_length=8)
-    expected = ["The loss became nan in iteration", "picture_", "lower `learning_rate`"]
+    expected = ["The loss became nan in iteration", "picture_", "lower --learning_rate"]
     refused(former, ["train"], options, *expected)
 
 

@@ -44,7 +44,7 @@ def test_first_bad_iteration_is_named(tmp_path: Path, bad: float, every: int) ->
     assert f"became {bad} in iteration 6" in message
     assert "case 10; case 11" in message
     assert "checkpoint_000001.pt" in message
-    assert "--resume true" in message
+    assert "--resume True" in message
 
 
 def test_nothing_is_saved_after_a_bad_loss(tmp_path: Path) -> None:
