@@ -255,6 +255,6 @@ def test_output_folder_in_use_by_another_run(former: Former) -> None:
     result = command_line(bundle, ["train"], tiny(bundle, data, folder))
     assert result.returncode == 1
     last = result.stderr.splitlines()[-1]
-    assert last.startswith(f"error: the output folder {folder / 'output'} is in use by another run (process ")
+    assert last.startswith(f"error: the folder {folder / 'output'} is in use by another run (process ")
     assert last.endswith("give this run a folder of its own with --output_dir.")
     require_untouched(before, folder)
