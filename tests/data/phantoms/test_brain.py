@@ -144,7 +144,7 @@ def test_file_metadata(brats: Path, isles: Path, synthrad: Path) -> None:
 
 
 def test_nose_points_to_the_front_and_world_coordinates_agree_between_layouts(brats: Path, synthrad: Path) -> None:
-    """In RAS the nose is the foremost point, at the midline below the brain; both layouts have the brain in one place."""
+    """In RAS the nose is the foremost point, at the midline below the brain; both layouts agree on the brain."""
     mask = nib.as_closest_canonical(nib.load(synthrad / "Task1" / "brain" / "1BA002" / "ct.nii.gz"))
     head = np.asarray(mask.dataobj) > -300
     rows = np.flatnonzero(head.any(axis=(0, 2)))
