@@ -12,44 +12,53 @@ from typing import Any
 
 import fire
 import numpy as np
+from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.data.cases import dataset_entry, dataset_root, section_of
+from common.data.cases import Dataset, dataset_entry, dataset_root
 from common.data.listing import Case
 from common.data.splits import SECTIONS
 from common.transforms.loading import PICTURES, VIDEOS, LoadVolume
 
 
-def inspect_case(case: Case, labels: tuple[int, ...], color: bool) -> tuple[dict[str, Any], list[str]]:
-    """What one image (and its label map) holds, and the complaints about it."""
-    try:
-        image = LoadVolume(color)(case["image"])
-    except (ValueError, OSError) as error:
-        return {}, [str(error)]
-    low, high = float(image.min()), float(image.max())
-    row: dict[str, Any] = {
-        "image": case["image"],
+def inspect_case(case: Case, entry: Dataset, color: bool) -> tuple[list[dict[str, Any]], list[str]]:
+    """What the images of a case (the last one its label map or mask) hold, and the complaints about them."""
+    *names, label_name = entry.images or ("image", "label")
+    rows: list[dict[str, Any]] = []
+    problems: list[str] = []
+    first: MetaTensor | None = None
+    for path, name in ((case[name], name) for name in (*names, label_name) if name in case):
+        try:
+            image = LoadVolume(color and name != label_name)(path)
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+            continue
+        if name == label_name:
+            values = np.unique(image.numpy()).tolist()
+            rows[-1:] = [{**row, "label_values": values} for row in rows[-1:]]
+            if not set(values) <= set(entry.labels):
+                problems.append(f"{path}: values {values}; only {list(entry.labels)} are labels of this data set")
+        else:
+            rows.append(_facts(path, image, color))
+            low, high = rows[-1]["range"]
+            problems += [f"{path} is constant, every voxel is {low:g}"] if low == high else []
+        first = image if first is None else first
+        if image.shape != first.shape or not np.allclose(image.affine, first.affine, atol=1e-3):
+            other = first.meta["filename_or_obj"]
+            problems.append(f"{path}: its grid (shape {tuple(image.shape)}) is not that of {other}")
+    return rows, problems
+
+
+def _facts(path: str, image: MetaTensor, color: bool) -> dict[str, Any]:
+    return {
+        "image": path,
         "frames": 1 if color else int(image.shape[0]),
         "size": list(image.shape[1:]),
-        "spacing_mm": "unknown" if case["image"].lower().endswith((*PICTURES, *VIDEOS)) else _spacing(image.affine),
-        "range": [low, high],
+        "spacing_mm": "unknown" if path.lower().endswith((*PICTURES, *VIDEOS)) else _spacing(image.affine),
+        "range": [float(image.min()), float(image.max())],
     }
-    problems = [f"{case['image']} is constant, every voxel is {low:g}"] if low == high else []
-    if "label" not in case:
-        return row, problems
-    try:
-        label = LoadVolume()(case["label"])
-    except (ValueError, OSError) as error:
-        return row, [*problems, str(error)]
-    values = np.unique(label.numpy()).tolist()
-    row["label_values"] = values
-    if label.shape != image.shape or not np.allclose(label.affine, image.affine, atol=1e-3):
-        problems.append(f"{case['label']}: its grid (shape {tuple(label.shape)}) is not that of {case['image']}")
-    if not set(values) <= set(labels):
-        problems.append(f"{case['label']}: values {values}; only {list(labels)} are labels of this data set")
-    return row, problems
 
 
 def _spacing(affine: Tensor) -> str:
@@ -62,19 +71,19 @@ def inspect_dataset(dataset: str, root: Path, color: bool = False) -> dict[str, 
     cases = entry.read(root, "all")
     problems = entry.problems(root)
     if entry.labels:
-        known = {case["image"] for case in cases}
-        cases += [case for case in entry.read(root, "labelled") if case["image"] not in known]
+        known = {case["case"] for case in cases}
+        cases += [case for case in entry.read(root, "labelled") if case["case"] not in known]
     with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda case: inspect_case(case, entry.labels, color), cases))
-    rows = [row for row, _ in results if row]
+        results = list(pool.map(lambda case: inspect_case(case, entry, color), cases))
+    rows = [row for found, _ in results for row in found]
     problems += [problem for _, found in results for problem in found]
-    patients = {case["patient"]: section_of(dataset, case) for case in cases}
+    patients = {case["patient"]: home for case, home in zip(cases, entry.sections(cases), strict=True)}
     counts = Counter(patients.values())
     return {
         "dataset": dataset,
         "folder": str(root),
         "patients": {section: counts[section] for section in SECTIONS},
-        "images": len(cases),
+        "images": sum(len({*(entry.images[:-1] or ("image",))} & case.keys()) for case in cases),
         "readable_images": len(rows),
         "slices": sum(row["frames"] * row["size"][2] for row in rows),
         "sizes": dict(Counter(" x ".join(map(str, row["size"])) for row in rows).most_common()),

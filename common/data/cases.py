@@ -2,41 +2,69 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .embedded import PhantomOptions, write_cardiac, write_echo
+from .embedded import PhantomOptions, write_brain, write_cardiac, write_echo
 from .listing import Case
 from .locking import exclusive
 from .readers.acdc import LABELS as ACDC_LABELS
 from .readers.acdc import acdc_problems, read_acdc
+from .readers.brats import LABELS as BRATS_LABELS
+from .readers.brats import MODALITIES as BRATS
+from .readers.brats import brats_problems, read_brats
 from .readers.echonet import echonet_problems, read_echonet
 from .readers.image_folder import image_folder_problems, read_image_folder
-from .splits import SECTIONS, split_of
+from .readers.isles import MODALITIES as ISLES
+from .readers.isles import isles_problems, read_isles
+from .readers.synthrad import MODALITIES as SYNTHRAD
+from .readers.synthrad import read_synthrad, synthrad_problems
+from .sections import Rule, by_archive, by_center, by_hash, by_request
+from .splits import SECTIONS
 
 
 @dataclass(frozen=True)
 class Dataset:
     """How one named data set is read.
 
-    read: ``(root, frames) -> cases``; problems: ``root -> complaints about names``; labels: values that its label maps
-    may hold, empty if it has none; write: for embedded phantoms, makes the files below ``dataset_dir`` unless they are
-    there and returns the folder to read.
+    read: ``(root, frames) -> cases``; problems: ``root -> complaints about names``; sections: who goes where; labels:
+    values that its label maps may hold, empty if it has none; images: names of the images of a case, the last one its
+    label map or mask, where there is more than one image; write: for embedded phantoms, makes the files below
+    ``dataset_dir`` unless they are there and returns the folder to read.
     """
 
     read: Callable[[Path, str], list[Case]]
     problems: Callable[[Path], list[str]]
+    sections: Rule
     labels: tuple[int, ...] = ()
+    images: tuple[str, ...] = ()
     write: Callable[[Path, PhantomOptions], Path] | None = None
 
 
+def _still(read: Callable[[Path], list[Case]]) -> Callable[[Path, str], list[Case]]:
+    """Reader of an archive without cines: there are no frames to choose from."""
+    return lambda root, frames: read(root)
+
+
 DATASETS: dict[str, Dataset] = {
-    "cardiac_phantom": Dataset(read_acdc, acdc_problems, ACDC_LABELS, write=write_cardiac),
-    "echo_phantom": Dataset(read_echonet, echonet_problems, write=write_echo),
-    "acdc": Dataset(read_acdc, acdc_problems, ACDC_LABELS),
-    "echonet": Dataset(read_echonet, echonet_problems),
-    "image_folder": Dataset(read_image_folder, image_folder_problems),
+    "cardiac_phantom": Dataset(read_acdc, acdc_problems, by_hash("cardiac"), ACDC_LABELS, write=write_cardiac),
+    "echo_phantom": Dataset(read_echonet, echonet_problems, by_hash("echo"), write=write_echo),
+    "brain_phantom": Dataset(
+        _still(read_brats), brats_problems, by_hash("brain"), BRATS_LABELS, BRATS, write_brain("brats")
+    ),
+    "brain_phantom_isles": Dataset(
+        _still(read_isles), isles_problems, by_hash("brain"), (0, 1), ISLES, write_brain("isles")
+    ),
+    "brain_phantom_synthrad": Dataset(
+        _still(read_synthrad), synthrad_problems, by_hash("brain"), (0, 1), SYNTHRAD, write_brain("synthrad")
+    ),
+    "acdc": Dataset(read_acdc, acdc_problems, by_hash("acdc"), ACDC_LABELS),
+    "brats": Dataset(_still(read_brats), brats_problems, by_archive("brats", 60), BRATS_LABELS, BRATS),
+    "echonet": Dataset(read_echonet, echonet_problems, by_hash("echonet")),
+    "isles": Dataset(_still(read_isles), isles_problems, by_archive("isles", 3), (0, 1), ISLES),
+    "synthrad": Dataset(_still(read_synthrad), synthrad_problems, by_center("synthrad", 3), (0, 1), SYNTHRAD),
+    "image_folder": Dataset(read_image_folder, image_folder_problems, by_hash("image_folder")),
 }
 
 
@@ -45,9 +73,13 @@ def find_cases(
     dataset_dir: str | Path,
     section: str | None = None,
     *,
+    images: Mapping[str, str] | None = None,
+    optional: Mapping[str, str] | None = None,
+    held_out: Sequence[str] = (),
     frames: str = "all",
     cases: int | None = None,
     size: int | None = None,
+    slices: int | None = None,
     fov_mm: float | None = None,
     seed: int | None = None,
     cine: bool | None = None,
@@ -58,14 +90,21 @@ def find_cases(
         dataset: a name in `DATASETS`.
         dataset_dir: where the archive was unpacked; for a phantom, where it is (or will be) written.
         section: "training", "validation", "test", or None for everything.
+        images: of a data set with several images per case, which to take under which key of the items, for instance
+            ``{"source": "t1n", "target": "t2f"}``. Every case of the section must have them.
+        optional: the same for images that a case may lack.
+        held_out: patients that form the validation and the test section, all others train (cross-validation); empty:
+            the data set's own rule.
         frames: "all" frames of a cine, or only the "labelled" ones.
-        cases, size, fov_mm, seed, cine: of a phantom only (None: the generator's default); an archive is what it is.
+        cases, size, slices, fov_mm, seed, cine: of a phantom only (None: the generator's default); an archive is what
+            it is.
 
     Returns:
-        Items with ``image`` (path), ``label`` (path, if any), ``patient`` and ``case`` (unique), sorted by case.
+        Items with ``patient``, ``case`` (unique) and the paths of the images, sorted by case. The keys of the paths are
+        those of ``images``; of data sets with one image per case, ``image`` and ``label`` (if any).
 
     Raises:
-        ValueError: unknown name or section, or a section without patients.
+        ValueError: unknown name, section or image, a section without patients, cases that lack an image.
         FileNotFoundError: the folder is missing or holds no case.
     """
     entry = dataset_entry(dataset)
@@ -73,22 +112,53 @@ def find_cases(
         raise ValueError(f"Unknown section {section!r}; choose one of {', '.join(SECTIONS)}, or None for all cases.")
     if frames not in ("all", "labelled"):
         raise ValueError(f"Unknown frames {frames!r}; choose 'all' or 'labelled'.")
-    root = dataset_root(dataset, dataset_dir, PhantomOptions(cases, size, fov_mm, seed, cine))
+    _require_names(dataset, images or {}, optional or {})
+    root = dataset_root(dataset, dataset_dir, PhantomOptions(cases, size, slices, fov_mm, seed, cine))
     found = entry.read(root, frames)
     _require_unique(found, root)
-    homes = [section_of(dataset, case) for case in found]
-    chosen = [case for case, home in zip(found, homes, strict=True) if section in (None, home)]
+    homes = by_request(found, held_out) if held_out else [[home] for home in entry.sections(found)]
+    chosen = [case for case, home in zip(found, homes, strict=True) if section is None or section in home]
     if not chosen:
         raise ValueError(_empty_section(section or "", dataset, root, found, homes))
-    return [
-        {key: value for key, value in case.items() if key != "section"}
-        for case in sorted(chosen, key=lambda case: case["case"])
-    ]
+    chosen = sorted(chosen, key=lambda case: case["case"])
+    if images is None:
+        return [{key: value for key, value in case.items() if key != "section"} for case in chosen]
+    return _choose_images(chosen, images, optional or {}, root)
 
 
-def section_of(dataset: str, case: Case) -> str:
-    """The section a case belongs to: the archive's own, where it has one, else by the hash of the patient."""
-    return case.get("section") or split_of(dataset, case["patient"])
+def _require_names(dataset: str, images: Mapping[str, str], optional: Mapping[str, str]) -> None:
+    """Raise unless the images asked for are those that a data set of this kind can have."""
+    names = dataset_entry(dataset).images
+    if names and not images:
+        raise ValueError(f"A case of {dataset} has several images ({', '.join(names)}); say which in `images`.")
+    for name in (*images.values(), *optional.values()):
+        if not names:
+            raise ValueError(f"A case of {dataset} has one image; {name!r} cannot be asked for. Leave `images` out.")
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ValueError(f"{dataset} has no image called {name!r}.{hint} Its images: {', '.join(names)}.")
+
+
+def _choose_images(
+    cases: Sequence[Case], images: Mapping[str, str], optional: Mapping[str, str], root: Path
+) -> list[dict]:
+    items = []
+    for name in images.values():
+        lacking = [case["case"] for case in cases if name not in case]
+        if lacking:
+            raise ValueError(
+                f"{root}: {len(lacking)} of {len(cases)} cases have no {name} ({', '.join(lacking[:5])}"
+                f"{', ...' if len(lacking) > 5 else ''}). Add the files, take these cases out, or choose another "
+                f"image; {cases[0]['case']} has {', '.join(sorted(set(cases[0]) - {'patient', 'case', 'section'}))}."
+            )
+    for case in cases:
+        paths = dict(case)
+        there = {key: name for key, name in {**optional, **images}.items() if name in paths}
+        items.append(
+            {"patient": case["patient"], "case": case["case"], **{key: paths[name] for key, name in there.items()}}
+        )
+    return items
 
 
 def dataset_entry(dataset: str) -> Dataset:
@@ -118,9 +188,9 @@ def _require_unique(found: list[Case], root: Path) -> None:
         raise ValueError(f"{root}: {len(twice)} case name(s) occur twice ({', '.join(twice[:5])}); remove one copy.")
 
 
-def _empty_section(section: str, dataset: str, root: Path, found: list[Case], homes: list[str]) -> str:
+def _empty_section(section: str, dataset: str, root: Path, found: list[Case], homes: list[list[str]]) -> str:
     patients = {
-        section: sorted({case["patient"] for case, home in zip(found, homes, strict=True) if home == section})
+        section: sorted({case["patient"] for case, home in zip(found, homes, strict=True) if section in home})
         for section in SECTIONS
     }
     counts = ", ".join(
@@ -128,8 +198,8 @@ def _empty_section(section: str, dataset: str, root: Path, found: list[Case], ho
         + (f" ({', '.join(members[:5])}{', ...' if len(members) > 5 else ''})" if members else "")
         for name, members in patients.items()
     )
-    rule = "the data set's own Split column" if "section" in found[0] else "a hash of the patient id (70 / 10 / 20 %)"
+    rule = "the data set's own parts" if "section" in found[0] else "a rule on the patient ids (about 70 / 10 / 20 %)"
     return (
         f"The {section} section of {dataset} in {root} is empty. The split goes by {rule}; patients here: {counts}. "
-        "Add patients, or take all of them with section None (on the command line '$None')."
+        "Add patients, name those to test on (`held_out`), or take all with section None (on the command line '$None')."
     )

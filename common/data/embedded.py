@@ -1,5 +1,6 @@
 """Write the embedded phantoms on demand, one function per phantom; their files are then read like any others."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ class PhantomOptions:
 
     cases: int | None = None
     size: int | None = None
+    slices: int | None = None
     fov_mm: float | None = None
     seed: int | None = None
     cine: bool | None = None
@@ -32,3 +34,15 @@ def write_echo(root: Path, options: PhantomOptions) -> Path:
     from .phantoms.echo import write_echo_phantom
 
     return write_echo_phantom(root, **options.only("cases", "seed"))
+
+
+def write_brain(layout: str) -> Callable[[Path, PhantomOptions], Path]:
+    """Writer of heads with lesions in several contrasts, in one of the layouts brats, isles and synthrad."""
+
+    def write(root: Path, options: PhantomOptions) -> Path:
+        from .phantoms.brain import write_brain_phantom
+
+        chosen = options.only("cases", "size", "slices", "fov_mm", "seed")
+        return write_brain_phantom(root, layout=layout, **chosen)
+
+    return write

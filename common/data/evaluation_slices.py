@@ -21,7 +21,7 @@ class EvaluationSlices(SliceDataset):
         transform: as for :class:`SliceDataset`.
         cache_dir: as for :class:`SliceDataset`.
         number: samples to draw.
-        storage: as for :class:`SliceDataset`.
+        keys, inputs, storage, min_foreground: as for :class:`SliceDataset`.
     """
 
     def __init__(
@@ -31,9 +31,14 @@ class EvaluationSlices(SliceDataset):
         cache_dir: str | Path | None = None,
         *,
         number: int,
+        keys: Sequence[str] = ("image",),
+        inputs: Sequence[str] = (),
         storage: str = "float16",
+        min_foreground: float | None = 0.0,
     ) -> None:
-        super().__init__(data, transform, cache_dir, storage=storage)
+        super().__init__(
+            data, transform, cache_dir, keys=keys, inputs=inputs, storage=storage, min_foreground=min_foreground
+        )
         if number < 2:
             raise ValueError(f"EvaluationSlices: {number} samples cannot be scored; ask for at least 2.")
         self.number = number
@@ -42,11 +47,11 @@ class EvaluationSlices(SliceDataset):
         return self.number
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """``{"image": (1, X, Y) float32, "index": number of the sample}``."""
+        """``{key: (1, X, Y) float32, ..., "index": number of the sample}``."""
         return {**super().__getitem__(self._slice(index)), "index": int(index)}
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """A whole batch, ``{"image": (B, 1, X, Y) float32, "index": (B,)}``."""
+        """A whole batch, ``{key: (B, 1, X, Y) float32, ..., "index": (B,)}``."""
         batch = super().__getitems__([self._slice(index) for index in indices])
         return {**batch, "index": torch.as_tensor(np.asarray(indices, dtype=np.int64))}
 

@@ -1,21 +1,14 @@
 """What all readers share: the shape of an item and how a folder is described in an error."""
 
 from pathlib import Path
-from typing import TypedDict
 
+Case = dict[str, str]
+"""One case of one patient, with the keys of MONAI items, so that it goes straight into transforms.
 
-class Case(TypedDict, total=False):
-    """One image file (or DICOM folder) of one patient; keys of MONAI items, so that it goes straight into transforms.
-
-    image: path; label: path of the label map, if there is one; patient: id that splits go by; case: unique name;
-    section: only where the archive itself fixes the split.
-    """
-
-    image: str
-    label: str
-    patient: str
-    case: str
-    section: str
+``patient``: id that splits go by; ``case``: unique name; ``section``: only where the archive itself fixes the split.
+Then paths of image files or DICOM folders: ``image`` and, if there is one, ``label``; of archives with several images
+per case, each under the archive's own name for it.
+"""
 
 
 def seen_in(folder: Path, limit: int = 6) -> str:

@@ -10,7 +10,7 @@ _HEADER_BYTES = 128  # what the .npy header of every such array takes: numpy lea
 
 
 class SliceWriter:
-    """Appends slices to ``file``, which becomes an ``.npy`` array (N, 1, X, Y) that `np.load` can map.
+    """Appends slices to ``file``, which becomes an ``.npy`` array (N, K, X, Y) that `np.load` can map.
 
     Args:
         file: open for binary writing, at its start.
@@ -25,7 +25,7 @@ class SliceWriter:
         file.write(bytes(_HEADER_BYTES))
 
     def append(self, stack: NDArray[np.float32], source: str) -> None:
-        """Add slices (n, X, Y) of the image ``source``.
+        """Add slices (n, K, X, Y) of the image ``source``.
 
         Raises:
             ValueError: their size differs from the earlier ones, or the storage type cannot hold the values.
@@ -35,8 +35,8 @@ class SliceWriter:
             self._plane, self._first = plane, source
         if plane != self._plane:
             raise ValueError(
-                f"{source} has slices of {plane[0]} x {plane[1]} pixels, {self._first} of {self._plane[0]} x "
-                f"{self._plane[1]}. Put a crop into the transforms so that all have one size."
+                f"{source} has slices of {plane[1]} x {plane[2]} pixels, {self._first} of {self._plane[1]} x "
+                f"{self._plane[2]}. Put a crop into the transforms so that all have one size."
             )
         if len(stack) == 0:
             return
@@ -53,7 +53,7 @@ class SliceWriter:
     def finish(self) -> None:
         """Write the header, now that the number of slices is known."""
         self.file.seek(0)
-        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.count, 1, *self._plane)}
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.count, *self._plane)}
         np.lib.format.write_array_header_1_0(self.file, header)
         if self.file.tell() != _HEADER_BYTES:
             raise RuntimeError(f"The .npy header takes {self.file.tell()} bytes, not {_HEADER_BYTES}.")

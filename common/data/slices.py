@@ -28,30 +28,33 @@ from .fingerprint import file_state, fingerprint
 from .locking import exclusive
 from .slice_file import SliceWriter, as_array
 
-CACHE_VERSION = 1  # raise when the meaning of cached values changes
+CACHE_VERSION = 2  # raise when the meaning of cached values changes
 FOREGROUND_LEVEL = 1.0  # grey levels above the slice's minimum from which a pixel counts as foreground
 
 logger = logging.getLogger(__name__)
 
 
 class SliceDataset(Dataset):
-    """All slices of a list of images, in grey levels as the transform leaves them.
+    """All slices of a list of images, or of registered images side by side, with the values the transform leaves.
 
     Slices whose share of foreground pixels (more than `FOREGROUND_LEVEL` above the slice's minimum) is not larger than
     ``min_foreground`` are left out; the default drops constant slices only. How many were dropped is logged.
 
     Args:
-        data: items with ``image`` (a path); ``patient`` and ``case`` are used where present.
-        transform: deterministic transforms from an item to its ``image`` of shape (frames, X, Y, Z) or (frames, X, Y).
+        data: items with a path under each of ``keys``; ``patient`` and ``case`` are used where present.
+        transform: deterministic transforms from an item to images of shape (frames, X, Y, Z) or (frames, X, Y).
         cache_dir: folder for the cache (one subfolder per list of files and settings); None keeps the slices in memory.
-        storage: "float16" (steps of 1/8 at level 255), or "uint8" (rounded).
-        min_foreground: share in 0..1.
+        keys: images to keep, K of them; those of an item must have one shape.
+        inputs: further paths that the transform needs, where an item has them (a mask, for instance).
+        storage: "float16" (11 bits: steps of 1/8 at level 255, of 1/2048 at 1), or "uint8" (rounded).
+        min_foreground: share in 0..1, of the first of ``keys``; None keeps every slice.
         num_workers: threads that decode; memory grows with it, not with the number of images.
         progress: show a bar while decoding, if there is a terminal.
 
     Attributes:
-        data: the items. images: array (N, 1, X, Y) in the storage type, read-only.
-        origin: (N, 3) int32: item, frame and slice number of each entry. affines: (items, 4, 4).
+        data: the items. images: array (N, K, X, Y) in the storage type, read-only.
+        origin: (N, 3) int32: item, frame and slice number of each entry. affines: (items, 4, 4), of the first key.
+        levels: (items, K): what `ModalityWindow` noted as the intensity that becomes white; NaN where nothing was.
     """
 
     def __init__(
@@ -60,47 +63,50 @@ class SliceDataset(Dataset):
         transform: Callable[[Mapping[str, Any]], Mapping[str, Any]],
         cache_dir: str | Path | None = None,
         *,
+        keys: Sequence[str] = ("image",),
+        inputs: Sequence[str] = (),
         storage: str = "float16",
-        min_foreground: float = 0.0,
+        min_foreground: float | None = 0.0,
         num_workers: int = 2,
         progress: bool = True,
     ) -> None:
         if storage not in ("float16", "uint8"):
             raise ValueError(f"SliceDataset: storage={storage!r} must be 'float16' or 'uint8'.")
-        if not 0 <= min_foreground < 1:
+        if min_foreground is not None and not 0 <= min_foreground < 1:
             raise ValueError(f"SliceDataset: min_foreground={min_foreground} must lie in [0, 1).")
         if not data:
             raise ValueError("SliceDataset: the list of images is empty.")
         _require_deterministic(transform)
-        self.data, self.transform = list(data), transform
+        self.data, self.transform, self.keys, self.inputs = list(data), transform, tuple(keys), tuple(inputs)
         self.storage, self.min_foreground, self.num_workers = storage, min_foreground, num_workers
         self.progress = progress
         self.folder: Path | None = None
         if cache_dir is None:
             buffer = io.BytesIO()
-            self.origin, self.affines = self._build(buffer)
+            self.origin, self.affines, self.levels = self._build(buffer)
             self.images = as_array(buffer)
         else:
             self.folder = self._cached(Path(cache_dir))
-            self.images, self.origin, self.affines = _open(self.folder)
+            self.images, self.origin, self.affines, self.levels = _open(self.folder)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """``{"image": (1, X, Y) float32, "index": int}``."""
-        return {"image": torch.from_numpy(self.images[index].astype(np.float32)), "index": int(index)}
+        """``{key: (1, X, Y) float32, ..., "index": int}``."""
+        images = torch.from_numpy(self.images[index].astype(np.float32)).split(1)
+        return {**dict(zip(self.keys, images, strict=True)), "index": int(index)}
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """A whole batch, ``{"image": (B, 1, X, Y) float32, "index": (B,)}``; for a loader with `ready_batch`."""
+        """A whole batch, ``{key: (B, 1, X, Y) float32, ..., "index": (B,)}``; for a loader with `ready_batch`."""
         chosen = np.asarray(indices, dtype=np.int64)
-        images = torch.from_numpy(np.take(self.images, chosen, axis=0)).float()
-        return {"image": images, "index": torch.from_numpy(chosen)}
+        images = torch.from_numpy(np.take(self.images, chosen, axis=0)).float().split(1, dim=1)
+        return {**dict(zip(self.keys, images, strict=True)), "index": torch.from_numpy(chosen)}
 
     def describe(self, index: int) -> str:
         """Where a slice comes from: file name, slice and frame number (from 0)."""
         item, frame, position = (int(number) for number in self.origin[index])
-        return f"{Path(self.data[item]['image']).name}, slice {position}, frame {frame}"
+        return f"{Path(self.data[item][self.keys[0]]).name}, slice {position}, frame {frame}"
 
     def affine(self, index: int) -> Tensor:
         """4x4 affine (float64) of a slice, as a volume of one slice."""
@@ -109,26 +115,44 @@ class SliceDataset(Dataset):
         affine[:3, 3] += position * affine[:3, 2]
         return affine
 
+    def median_level(self, key: str) -> float:
+        """Median over the images under ``key`` of the intensity that becomes white.
+
+        Raises:
+            ValueError: the transforms noted none.
+        """
+        levels = self.levels[:, self.keys.index(key)]
+        if np.isnan(levels).any():
+            raise ValueError(
+                f"SliceDataset: the transforms did not note which intensity of {key!r} is white; scale it by "
+                "ModalityWindowd."
+            )
+        return float(np.median(levels))
+
     def __getstate__(self) -> dict[str, Any]:
         """For spawned workers: a memory-mapped cache is opened again there, not copied."""
         state = dict(self.__dict__)
         if self.folder is not None:
-            for name in ("images", "origin", "affines"):
+            for name in ("images", "origin", "affines", "levels"):
                 del state[name]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self.folder is not None:
-            self.images, self.origin, self.affines = _open(self.folder)
+            self.images, self.origin, self.affines, self.levels = _open(self.folder)
+
+    def _paths(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """What the transform and the cache see of an item."""
+        return {key: item[key] for key in self.keys} | {key: item[key] for key in self.inputs if key in item}
 
     def _cached(self, cache_dir: Path) -> Path:
         """The cache folder of exactly these files and settings, written now if it is not there.
 
         It appears whole or not at all, under a lock, so any number of ranks and runs may ask for it at once.
         """
-        files = [file_state(item["image"]) for item in self.data]
-        key = fingerprint(CACHE_VERSION, files, self.transform, self.storage, self.min_foreground)
+        files = [{name: file_state(path) for name, path in self._paths(item).items()} for item in self.data]
+        key = fingerprint(CACHE_VERSION, files, self.keys, self.transform, self.storage, self.min_foreground)
         folder = cache_dir / f"slices-{key}"
         if not folder.is_dir():
             with exclusive(cache_dir / f".slices-{key}.lock"):
@@ -140,11 +164,12 @@ class SliceDataset(Dataset):
     def _write(self, folder: Path) -> None:
         with _temporary_folder(folder.parent, prefix=f".{folder.name}-") as temporary:
             with open(temporary / "images.npy", "wb") as file:
-                origin, affines = self._build(file)
+                origin, affines, levels = self._build(file)
             np.save(temporary / "origin.npy", origin)
             np.save(temporary / "affines.npy", affines)
+            np.save(temporary / "levels.npy", levels)
             about = {
-                "images": [str(item["image"]) for item in self.data],
+                "images": [{key: str(path) for key, path in self._paths(item).items()} for item in self.data],
                 "slices": len(origin),
                 "storage": self.storage,
                 "min_foreground": self.min_foreground,
@@ -152,35 +177,40 @@ class SliceDataset(Dataset):
             (temporary / "about.json").write_text(json.dumps(about, indent=2) + "\n")
             temporary.rename(folder)
 
-    def _build(self, file: BinaryIO) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        """Decode everything, volume by volume, into ``file``; returns `origin` and `affines`."""
+    def _build(self, file: BinaryIO) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
+        """Decode everything, volume by volume, into ``file``; returns `origin`, `affines` and `levels`."""
         with returning_freed_memory():
             return self._decode_all(SliceWriter(file, np.dtype(self.storage)))
 
-    def _decode_all(self, writer: SliceWriter) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    def _decode_all(self, writer: SliceWriter) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
         origin: list[NDArray[np.int32]] = []
         affines: list[NDArray[np.float64]] = []
+        levels: list[list[float]] = []
         dropped = 0
-        for number, (stack, depth, affine) in enumerate(self._decoded()):
-            keep = _foreground_share(stack) > self.min_foreground
-            writer.append(stack[keep], source=str(self.data[number]["image"]))
+        for number, (stack, depth, affine, level) in enumerate(self._decoded()):
+            keep = np.ones(len(stack), dtype=bool)
+            if self.min_foreground is not None:
+                keep = _foreground_share(stack[:, 0]) > self.min_foreground
+            writer.append(stack[keep], source=str(self.data[number][self.keys[0]]))
             frame, position = np.divmod(np.flatnonzero(keep), depth)
             origin.append(np.stack([np.full_like(frame, number), frame, position], axis=1).astype(np.int32))
             affines.append(affine)
+            levels.append(level)
             dropped += int((~keep).sum())
         rule = (
-            f"no more than {self.min_foreground:.3g} of the pixels exceed the slice's minimum by {FOREGROUND_LEVEL:g}"
+            f"no more than {self.min_foreground or 0:.3g} of the pixels exceed the slice's minimum by "
+            f"{FOREGROUND_LEVEL:g}"
         )
         if writer.count == 0:
             raise ValueError(
-                f"None of the {dropped} slices of {len(self.data)} image(s), first {self.data[0]['image']}, is usable: "
-                f"in each {rule}. Lower min_foreground, or check the images and the intensity window."
+                f"None of the {dropped} slices of {len(self.data)} image(s), first {self.data[0][self.keys[0]]}, is "
+                f"usable: in each {rule}. Lower min_foreground, or check the images and the intensity window."
             )
         writer.finish()
         logger.info("%d slices of %d images; dropped %d where %s.", writer.count, len(self.data), dropped, rule)
-        return np.concatenate(origin), np.stack(affines)
+        return np.concatenate(origin), np.stack(affines), np.array(levels)
 
-    def _decoded(self) -> Iterator[tuple[NDArray[np.float32], int, NDArray[np.float64]]]:
+    def _decoded(self) -> Iterator[tuple[NDArray[np.float32], int, NDArray[np.float64], list[float]]]:
         """Stacks of the items in order; a few are decoded ahead by threads."""
         from tqdm import tqdm
 
@@ -199,18 +229,22 @@ class SliceDataset(Dataset):
                 for future in waiting:
                     future.cancel()
 
-    def _decode(self, item: Mapping[str, Any]) -> tuple[NDArray[np.float32], int, NDArray[np.float64]]:
-        """Slices (frames Z, X, Y) of one item, Z, and the affine."""
-        image = _apply(self.transform, {"image": item["image"]})["image"]
-        volume = image.numpy(force=True) if isinstance(image, Tensor) else np.asarray(image)
-        volume = volume if volume.ndim == 4 else volume[..., None]
-        if volume.ndim != 4:
-            raise ValueError(f"{item['image']}: the transform gives shape {image.shape}; (frames, X, Y, Z) is needed.")
-        if not np.isfinite(volume).all():
-            raise ValueError(f"{item['image']}: the transform gives values that are not finite.")
-        affine = np.asarray(getattr(image, "affine", np.eye(4)), dtype=np.float64)
-        stack = volume.transpose(0, 3, 1, 2).reshape(-1, *volume.shape[1:3])  # (frames, X, Y, Z) -> (frames Z, X, Y)
-        return stack.astype(np.float32, copy=False), volume.shape[3], affine
+    def _decode(self, item: Mapping[str, Any]) -> tuple[NDArray[np.float32], int, NDArray[np.float64], list[float]]:
+        """Slices (frames Z, K, X, Y) of one item, Z, the affine and the levels."""
+        images = _apply(self.transform, self._paths(item))
+        volumes = [_volume(images[key], item[key]) for key in self.keys]
+        first = volumes[0]
+        for key, volume in zip(self.keys, volumes, strict=True):
+            if volume.shape != first.shape:
+                raise ValueError(
+                    f"{item[key]} becomes an image of shape {volume.shape}, {item[self.keys[0]]} one of {first.shape}: "
+                    "images that are used side by side must have one grid. Resample one onto the other."
+                )
+        affine = np.asarray(getattr(images[self.keys[0]], "affine", np.eye(4)), dtype=np.float64)
+        stack = np.stack(volumes).transpose(1, 4, 0, 2, 3)  # (K, frames, X, Y, Z) -> (frames, Z, K, X, Y)
+        stack = stack.reshape(-1, len(volumes), *first.shape[1:3])
+        levels = [float(getattr(images[key], "meta", {}).get("intensity_high", np.nan)) for key in self.keys]
+        return stack.astype(np.float32, copy=False), first.shape[3], affine, levels
 
 
 def ready_batch(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -227,6 +261,17 @@ def _apply(transform: Callable, item: dict[str, Any]) -> Mapping[str, Any]:
         while isinstance(cause, RuntimeError) and cause.__cause__ is not None:
             cause = cause.__cause__
         raise cause from None
+
+
+def _volume(image: Any, path: Any) -> NDArray[Any]:
+    """What the transform has made of ``path`` as an array (frames, X, Y, Z)."""
+    volume = image.numpy(force=True) if isinstance(image, Tensor) else np.asarray(image)
+    volume = volume if volume.ndim == 4 else volume[..., None]
+    if volume.ndim != 4:
+        raise ValueError(f"{path}: the transform gives shape {image.shape}; (frames, X, Y, Z) is needed.")
+    if not np.isfinite(volume).all():
+        raise ValueError(f"{path}: the transform gives values that are not finite.")
+    return volume
 
 
 def _foreground_share(stack: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -258,6 +303,6 @@ def _temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _open(folder: Path) -> tuple[NDArray, NDArray[np.int32], NDArray[np.float64]]:
+def _open(folder: Path) -> tuple[NDArray, NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
     images = np.load(folder / "images.npy", mmap_mode="r")
-    return images, np.load(folder / "origin.npy"), np.load(folder / "affines.npy")
+    return images, np.load(folder / "origin.npy"), np.load(folder / "affines.npy"), np.load(folder / "levels.npy")

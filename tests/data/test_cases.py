@@ -64,20 +64,26 @@ def test_an_unknown_section_lists_the_known(tmp_path: Path) -> None:
         find_cases("acdc", tmp_path, frames="ed")
 
 
+def first_image(dataset: str) -> dict[str, str] | None:
+    """Something to ask for, where a case has several images."""
+    names = DATASETS[dataset].images
+    return {"source": names[0]} if names else None
+
+
 @pytest.mark.parametrize("dataset", sorted(name for name in DATASETS if DATASETS[name].write is None))
 def test_a_missing_folder_says_what_is_there_instead(tmp_path: Path, dataset: str) -> None:
     (tmp_path / "ACDC-2017").mkdir()
     with pytest.raises(FileNotFoundError, match=r"acdc/x does not exist .*holds ACDC-2017/.* Set dataset_dir"):
-        find_cases(dataset, tmp_path / "acdc" / "x")
+        find_cases(dataset, tmp_path / "acdc" / "x", images=first_image(dataset))
 
 
 @pytest.mark.parametrize("dataset", sorted(name for name in DATASETS if DATASETS[name].write is None))
 def test_a_folder_without_cases_says_what_was_expected_and_seen(tmp_path: Path, dataset: str) -> None:
     with pytest.raises(FileNotFoundError, match=r"No case in .*: expected .*, found an empty folder"):
-        find_cases(dataset, tmp_path)
+        find_cases(dataset, tmp_path, images=first_image(dataset))
     (tmp_path / "notes.txt").touch()
     with pytest.raises(FileNotFoundError, match=r"expected .*, found notes\.txt"):
-        find_cases(dataset, tmp_path)
+        find_cases(dataset, tmp_path, images=first_image(dataset))
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
@@ -88,7 +94,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 def test_an_empty_section_explains_the_split(acdc: MakeACDC) -> None:
     with pytest.raises(
-        ValueError, match=r"test section of acdc .* empty.*hash of the patient id.*training 1 \(patient001\)"
+        ValueError, match=r"test section of acdc .* empty.*rule on the patient ids.*training 1 \(patient001\)"
     ):
         find_cases("acdc", acdc(1), "test")
 
@@ -136,7 +142,7 @@ def test_echonet_errors_name_the_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Split of 0XB is 'TRAINING'; expected TRAIN, VAL or TEST"):
         find_cases("echonet", root)
     root = echonet(tmp_path / "b", {"0XA": "TRAIN", "0XB": "TEST"})
-    with pytest.raises(ValueError, match=r"validation section .* Split column.*training 1 \(0XA\), validation 0"):
+    with pytest.raises(ValueError, match=r"validation section .* own parts.*training 1 \(0XA\), validation 0"):
         find_cases("echonet", root, "validation")
     (root / "Videos" / "0XB.avi").unlink()
     with pytest.raises(FileNotFoundError, match=r"lists 1 video\(s\) that are not in .*first 0XB\.avi"):

@@ -24,7 +24,7 @@ def test_one_item_per_patient_with_all_contrasts_and_the_mask(tmp_path: Path) ->
     items = read_isles(tmp_path)
     assert [item["patient"] for item in items] == ["training_1", "training_2", "training_10"]
     for item in items:
-        assert item.keys() == {"patient", "case", *MODALITIES}
+        assert item.keys() == {"patient", "case", "section", *MODALITIES}
         assert item["case"] == item["patient"]
         for name in MODALITIES[:4]:
             assert f"MR_{name}." in Path(item[name]).name
@@ -38,6 +38,7 @@ def test_patients_of_both_parts_differ_though_their_numbers_do_not(tmp_path: Pat
     make(tmp_path, "Testing", 1, NAMES[:4])
     training, testing = read_isles(tmp_path)
     assert (training["patient"], testing["patient"]) == ("training_1", "testing_1")
+    assert (training["section"], testing["section"]) == ("training", "test")
     assert "label" not in testing
     assert isles_problems(tmp_path) == []  # nothing is missing
 
@@ -69,7 +70,7 @@ def test_two_files_for_one_contrast_are_refused(tmp_path: Path) -> None:
 def test_missing_contrasts_are_left_out_and_reported(tmp_path: Path) -> None:
     home = make(tmp_path, "Training", 5, ("O.MR_DWI", "O.MR_T2", "O.MR_ADC"))
     (item,) = read_isles(tmp_path)
-    assert item.keys() == {"patient", "case", "DWI", "T2"}
+    assert item.keys() == {"patient", "case", "section", "DWI", "T2"}
     problems = isles_problems(tmp_path)
     assert [line.removeprefix(f"{home}: ") for line in problems[:3]] == [
         f"{name} is missing" for name in ("Flair", "T1", "label")

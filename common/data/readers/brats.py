@@ -7,26 +7,25 @@ lie in the given folder or in those that the archives unpack to. Any of the cont
 import re
 from pathlib import Path
 
-from ..listing import nothing_found, require_folder
+from ..listing import Case, nothing_found, require_folder
 
 EXPECTED = "BraTS-GLI-NNNNN-TTT/BraTS-GLI-NNNNN-TTT-{t1n,t1c,t2w,t2f,seg}.nii.gz"
 MODALITIES = ("t1n", "t1c", "t2w", "t2f", "seg")
 LABELS = (0, 1, 2, 3)  # background, necrotic core, edema, enhancing tumor
 
 _SCAN = re.compile(r"(?P<patient>BraTS-[A-Za-z]+-\d{5})-\d{3}")
-_PARTS = (
-    ".",
-    "ASNR-MICCAI-BraTS2023-GLI-Challenge-TrainingData",
-    "ASNR-MICCAI-BraTS2023-GLI-Challenge-ValidationData",
-)
+_PARTS = {
+    "ASNR-MICCAI-BraTS2023-GLI-Challenge-TrainingData": "training",
+    "ASNR-MICCAI-BraTS2023-GLI-Challenge-ValidationData": "test",  # its images are public, its labels are not
+}
 
 
-def read_brats(root: Path) -> list[dict[str, str]]:
+def read_brats(root: Path) -> list[Case]:
     """List the scans of a BraTS folder, one item per patient and time point.
 
     Returns:
         items with ``patient`` (without the time point), ``case`` (with it) and the path of each of
-        :data:`MODALITIES` that is there.
+        :data:`MODALITIES` that is there; ``section`` if it lies in one of the archive's parts.
 
     Raises:
         FileNotFoundError: no folder, or no scan with a contrast in it.
@@ -37,7 +36,8 @@ def read_brats(root: Path) -> list[dict[str, str]]:
         found = _modalities(folder)
         match = _SCAN.fullmatch(folder.name)
         if match is not None and found.keys() - {"seg"}:
-            items.append({"patient": match["patient"], "case": folder.name, **found})
+            part = {"section": _PARTS[folder.parent.name]} if folder.parent != root else {}
+            items.append({"patient": match["patient"], "case": folder.name, **found, **part})
     if not items:
         raise nothing_found(root, EXPECTED)
     return items
@@ -45,7 +45,7 @@ def read_brats(root: Path) -> list[dict[str, str]]:
 
 def scan_folders(root: Path) -> list[Path]:
     """All ``BraTS-GLI-NNNNN-TTT`` folders, sorted by name."""
-    parts = [root / part for part in _PARTS if (root / part).is_dir()]
+    parts = [root, *(root / part for part in _PARTS if (root / part).is_dir())]
     folders = [entry for part in parts for entry in part.iterdir() if entry.is_dir() and _SCAN.fullmatch(entry.name)]
     return sorted(folders, key=lambda folder: folder.name)
 

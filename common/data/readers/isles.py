@@ -7,7 +7,7 @@ has its own id. Newer releases name things differently, so a file counts as what
 import re
 from pathlib import Path
 
-from ..listing import nothing_found, require_folder, seen_in
+from ..listing import Case, nothing_found, require_folder, seen_in
 
 EXPECTED = "SISS2015_Training/<n>/VSD.Brain.XX.O.MR_{DWI,Flair,T1,T2}.<id>/*.nii (and VSD.Brain.XX.XX.OT.<id>/*.nii)"
 MODALITIES = ("DWI", "Flair", "T1", "T2", "label")
@@ -18,11 +18,12 @@ _NAMES = {name: re.compile(rf"(?<![A-Za-z0-9]){name}(?![A-Za-z0-9])", re.IGNOREC
 _NAMES["label"] = re.compile(r"(?<![A-Za-z0-9])(OT|label|lesion|mask)(?![A-Za-z0-9])", re.IGNORECASE)
 
 
-def read_isles(root: Path) -> list[dict[str, str]]:
+def read_isles(root: Path) -> list[Case]:
     """List the patients of an ISLES folder: the archive's, or one of its two parts.
 
     Returns:
-        items with ``patient`` = ``case`` ("training_7") and the path of each of :data:`MODALITIES` that is there.
+        items with ``patient`` = ``case`` ("training_7"), the archive's ``section`` and the path of each of
+        :data:`MODALITIES` that is there.
 
     Raises:
         FileNotFoundError: no folder, or no patient in it.
@@ -33,7 +34,8 @@ def read_isles(root: Path) -> list[dict[str, str]]:
     for name, folder in patient_folders(root):
         found = _modalities(folder)
         if found.keys() - {"label"}:
-            items.append({"patient": name, "case": name, **found})
+            section = "training" if name.startswith("training") else "test"
+            items.append({"patient": name, "case": name, "section": section, **found})
     if not items:
         raise nothing_found(root, EXPECTED)
     return items

@@ -6,7 +6,7 @@ centers' tables are not. The given folder may be the archive's, ``Task1`` or ``b
 
 from pathlib import Path
 
-from ..listing import nothing_found, require_folder
+from ..listing import Case, nothing_found, require_folder
 
 EXPECTED = "Task1/brain/1B{A,B,C}NNN/{mr,ct,mask}.nii.gz"
 MODALITIES = ("mr", "ct", "mask")
@@ -15,7 +15,7 @@ _EXTENSIONS = (".nii.gz", ".nii", ".mha")
 _PARTS = (".", "brain", "Task1/brain")
 
 
-def read_synthrad(root: Path) -> list[dict[str, str]]:
+def read_synthrad(root: Path) -> list[Case]:
     """List the patients of a SynthRAD brain folder.
 
     Returns:
