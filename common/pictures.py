@@ -37,6 +37,15 @@ def image_grid(images: Tensor, columns: int = 8, gap: int = 2, scale: int = 1) -
     return canvas.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
+def heat_colors(values: Tensor) -> Tensor:
+    """Colors (B, 3, X, Y) in [0, 1] of values (B, 1, X, Y): black at 0, then red, then yellow, white at 1 and beyond.
+
+    Brightness rises all the way, so that the picture is right in grey, too.
+    """
+    start = torch.tensor([0.0, 1.0, 2.0], device=values.device).reshape(3, 1, 1)  # red, green and blue set in in turn
+    return (3 * values - start).clamp(0, 1)
+
+
 def save_png(picture: np.ndarray, path: str | Path) -> None:
     """Write a uint8 picture (height, width, 3) as PNG, atomically."""
     with atomic_path(path) as temporary:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from common.cropping import center_crop, crop_at
-from common.pictures import evenly_spaced, image_grid, save_png
+from common.pictures import evenly_spaced, heat_colors, image_grid, save_png
 
 
 def test_grid_shows_x_to_the_right() -> None:
@@ -27,6 +27,17 @@ def test_grid_clips_scales_and_takes_color() -> None:
     assert picture[0, 0].tolist() == [255, 0, 128]
     with pytest.raises(ValueError, match="2 channels"):
         image_grid(torch.zeros(1, 2, 4, 4))
+
+
+def test_heat_goes_from_black_over_red_and_yellow_to_white() -> None:
+    values = torch.tensor([0.0, 1 / 6, 1 / 3, 2 / 3, 1.0, 1.5]).reshape(6, 1, 1, 1)
+    expected = [[0, 0, 0], [0.5, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 1, 1]]
+    torch.testing.assert_close(heat_colors(values).flatten(1), torch.tensor(expected))
+
+
+def test_heat_is_brighter_where_values_are_larger() -> None:
+    brightness = heat_colors(torch.linspace(0, 1, 50).reshape(1, 1, 50, 1)).sum(1).flatten()
+    assert (brightness.diff() > 0).all()
 
 
 def test_png_holds_the_picture(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-import torch
 from ignite.engine import Engine, Events
 
-from ..atomic import TEMPORARY_PREFIX, atomic_path
+from ..atomic import TEMPORARY_PREFIX
 from ..parallel import process_rank, wait_for_all
+from ..state_files import load_state, save_state
 
 logger = logging.getLogger(__name__)
 
@@ -22,29 +22,6 @@ class Stateful(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> Any: ...
-
-
-def save_state(state: Mapping[str, Any], path: str | Path) -> None:
-    """``torch.save`` that never leaves a half-written file under ``path``."""
-    with atomic_path(path) as temporary:
-        torch.save(dict(state), temporary)
-
-
-def load_state(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    """``torch.load(weights_only=True)`` with an error that names the file and the remedy."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There are no weights at {path}; train the bundle first or give another path.")
-    try:
-        state = torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as error:
-        raise RuntimeError(
-            f"{path} is not a readable checkpoint of plain tensors ({type(error).__name__}: {error}); "
-            "delete it or replace it by a whole copy."
-        ) from error
-    if not isinstance(state, dict):
-        raise RuntimeError(f"{path} holds a {type(state).__name__}, not a dictionary of tensors; give another file.")
-    return state
 
 
 def find_checkpoints(directory: Path) -> list[Path]:

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from ignite.engine import Engine, Events
 
-from .checkpoint import load_state
+from ..state_files import load_state
 
 
 class Checked(Protocol):

@@ -34,7 +34,7 @@ def configs(bundle: str) -> Path:
 
 def overlays(bundle: str) -> list[str]:
     """Names of all configs that are meant to be laid over another."""
-    names = {path.stem for path in configs(bundle).glob("*.json")} - COMPLETE - {"metadata"}
+    names = {path.stem for path in configs(bundle).glob("*.json")} - COMPLETE - {"metadata", "prompts"}
     return sorted(name for name in names if not name.startswith("train_"))
 
 

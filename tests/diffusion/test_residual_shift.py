@@ -229,6 +229,25 @@ def test_precision_of_the_images_is_kept(dtype: torch.dtype) -> None:
     assert sample(lambda x_t, _: x_t, x, schedule, noise=lambda _: x).dtype == dtype
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_no_value_on_the_device_is_read(deterministic: bool) -> None:
+    """Tensors without data refuse to be read, as an accelerator would make the host wait."""
+    schedule, x, t = (
+        residual_shift_schedule(),
+        torch.zeros(2, 1, 4, 4, device="meta"),
+        torch.zeros(2, device="meta").long(),
+    )
+    for result in (
+        marginal(schedule, x, x, x, t),
+        single_step(schedule, x, x, x, x, t),
+        posterior(schedule, x, x, t)[0],
+        x / input_scale(schedule, t, x),
+        sample(lambda x_t, _: x_t, x, schedule, noise=lambda _: x, deterministic=deterministic),
+    ):
+        assert result.is_meta
+        assert result.shape == x.shape
+
+
 @pytest.mark.parametrize("t", [0, 5, -1])
 def test_time_outside_the_table_is_refused(t: int) -> None:
     x = torch.zeros(1, 1)

@@ -13,7 +13,8 @@ from ignite.engine import Engine
 from torch import nn
 
 from common.engines.randomness import StepRandomness
-from common.handlers.checkpoint import TrainingCheckpoint, find_checkpoints, load_state, save_state
+from common.handlers.checkpoint import TrainingCheckpoint, find_checkpoints
+from common.state_files import load_state, save_state
 
 
 def train(
@@ -146,7 +147,7 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
 
 WRITER = """
 import sys, torch
-from common.handlers.checkpoint import save_state
+from common.state_files import save_state
 print("ready", flush=True)
 number = 0
 while True:

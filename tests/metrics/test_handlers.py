@@ -11,6 +11,7 @@ from monai.metrics import CumulativeIterationMetric
 from torch import Tensor
 
 from common.metrics.frechet import FrechetDistance
+from common.metrics.image_quality import PSNR, SSIM
 from common.metrics.nearest import NearestNeighborDistance
 from common.metrics.seams import SeamRatio
 from common.metrics.spectrum import SpectrumDistance
@@ -22,6 +23,8 @@ def _metrics() -> dict[str, CumulativeIterationMetric]:
         "spectrum": SpectrumDistance(),
         "seams": SeamRatio(8),
         "nearest": NearestNeighborDistance(),
+        "psnr": PSNR(),
+        "ssim": SSIM(),
     }
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ...diffusion.continuous import VPSchedule, residual_coefficients
 from ...frequency.codec import crop, decode_folded, encode_folded, folded_inverse, folded_matrix, pad_to_tokens
 from ...frequency.statistics import CoefficientStatistics
+from ..blocks.compatibility import refuse, settings_differences, weight_differences
 from ..blocks.recorded_settings import RecordedSettings
 from .u_vit import UViT
 
@@ -196,33 +197,11 @@ class DCTDenoiser(nn.Module):
 
     def check_compatible(self, state_dict: Mapping[str, Tensor], prefix: str = "") -> None:
         """Raise one ``ValueError`` naming all in which ``state_dict`` does not fit this network."""
-        recorded = any(name.startswith(f"{prefix}settings.") for name in state_dict)
-        if recorded:
-            lines = self.settings.differences(state_dict, f"{prefix}settings.")
-            lines = lines or self._weight_differences(state_dict, prefix)
+        lines = settings_differences("DCTDenoiser", self.settings, state_dict, prefix)
+        if "settings: absent" not in "".join(lines):
+            lines = lines or weight_differences(self.backbone, state_dict, prefix, "backbone")
             lines += self._statistics_differences(state_dict, prefix)
-        else:
-            lines = [
-                "settings: absent; it was not saved from a DCTDenoiser (is it a training checkpoint or another model?)"
-            ]
-        if lines:
-            raise ValueError(
-                "DCTDenoiser: the checkpoint was made for another network:\n  "
-                + "\n  ".join(lines)
-                + "\nBuild the network with the checkpoint's values, or use another checkpoint, or train anew."
-            )
-
-    def _weight_differences(self, state_dict: Mapping[str, Tensor], prefix: str) -> list[str]:
-        ours = {f"{prefix}backbone.{name}": tensor for name, tensor in self.backbone.state_dict().items()}
-        lines = []
-        for name in [
-            *ours,
-            *(name for name in state_dict if name.startswith(f"{prefix}backbone.") and name not in ours),
-        ]:
-            shapes = [tuple(d[name].shape) if name in d else "absent" for d in (state_dict, ours)]
-            if shapes[0] != shapes[1]:
-                lines.append(f"{name.removeprefix(prefix)}: checkpoint {shapes[0]}, this network {shapes[1]}")
-        return lines if len(lines) <= 5 else [*lines[:5], f"... and {len(lines) - 5} more tensors"]
+        refuse("DCTDenoiser", lines)
 
     def _statistics_differences(self, state_dict: Mapping[str, Tensor], prefix: str) -> list[str]:
         lines = []
