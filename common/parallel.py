@@ -1,8 +1,13 @@
 """Facts about the processes of a run; sensible answers without ``torch.distributed`` too."""
 
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
 import torch.distributed as dist
 from monai.utils import evenly_divisible_all_gather
 from torch import Tensor
+
+Item = TypeVar("Item")
 
 
 def process_rank() -> int:
@@ -18,6 +23,15 @@ def process_count() -> int:
 def gather(rows: Tensor) -> Tensor:
     """Rows of all processes, rank after rank; the processes may hold different numbers of them."""
     return evenly_divisible_all_gather(rows, concat=True)
+
+
+def gather_objects(items: Sequence[Item]) -> list[Item]:
+    """Items (picklable) of all processes, rank after rank; the processes may hold different numbers of them."""
+    if process_count() == 1:
+        return list(items)
+    parts: list[Any] = [None] * process_count()
+    dist.all_gather_object(parts, list(items))
+    return [item for part in parts for item in part]
 
 
 def wait_for_all() -> None:

@@ -46,6 +46,14 @@ def heat_colors(values: Tensor) -> Tensor:
     return (3 * values - start).clamp(0, 1)
 
 
+def radiological(images: Tensor) -> Tensor:
+    """Axial slices (..., X, Y) of volumes in RAS turned as radiologists look at them when `image_grid` draws them.
+
+    The nose is up and the patient's left side at the right.
+    """
+    return images.flip(-2, -1)
+
+
 def save_png(picture: np.ndarray, path: str | Path) -> None:
     """Write a uint8 picture (height, width, 3) as PNG, atomically."""
     with atomic_path(path) as temporary:

@@ -54,7 +54,7 @@ DATASETS: dict[str, Dataset] = {
         _still(read_brats), brats_problems, by_hash("brain"), BRATS_LABELS, BRATS, write_brain("brats")
     ),
     "brain_phantom_isles": Dataset(
-        _still(read_isles), isles_problems, by_hash("brain"), (0, 1), ISLES, write_brain("isles")
+        _still(read_isles), isles_problems, by_archive("brain", 3), (0, 1), ISLES, write_brain("isles")
     ),
     "brain_phantom_synthrad": Dataset(
         _still(read_synthrad), synthrad_problems, by_hash("brain"), (0, 1), SYNTHRAD, write_brain("synthrad")
@@ -83,6 +83,7 @@ def find_cases(
     fov_mm: float | None = None,
     seed: int | None = None,
     cine: bool | None = None,
+    ideal: bool | None = None,
 ) -> list[dict]:
     """List the images of a data set, or of one section of its patient-level split.
 
@@ -96,8 +97,8 @@ def find_cases(
         held_out: patients that form the validation and the test section, all others train (cross-validation); empty:
             the data set's own rule.
         frames: "all" frames of a cine, or only the "labelled" ones.
-        cases, size, slices, fov_mm, seed, cine: of a phantom only (None: the generator's default); an archive is what
-            it is.
+        cases, size, slices, fov_mm, seed, cine, ideal: of a phantom only (None: the generator's default); an archive
+            is what it is.
 
     Returns:
         Items with ``patient``, ``case`` (unique) and the paths of the images, sorted by case. The keys of the paths are
@@ -113,7 +114,7 @@ def find_cases(
     if frames not in ("all", "labelled"):
         raise ValueError(f"Unknown frames {frames!r}; choose 'all' or 'labelled'.")
     _require_names(dataset, images or {}, optional or {})
-    root = dataset_root(dataset, dataset_dir, PhantomOptions(cases, size, slices, fov_mm, seed, cine))
+    root = dataset_root(dataset, dataset_dir, PhantomOptions(cases, size, slices, fov_mm, seed, cine, ideal))
     found = entry.read(root, frames)
     _require_unique(found, root)
     homes = by_request(found, held_out) if held_out else [[home] for home in entry.sections(found)]
@@ -145,12 +146,13 @@ def _choose_images(
 ) -> list[dict]:
     items = []
     for name in images.values():
-        lacking = [case["case"] for case in cases if name not in case]
+        lacking = [case for case in cases if name not in case]
         if lacking:
+            names = ", ".join(case["case"] for case in lacking[:5]) + (", ..." if len(lacking) > 5 else "")
             raise ValueError(
-                f"{root}: {len(lacking)} of {len(cases)} cases have no {name} ({', '.join(lacking[:5])}"
-                f"{', ...' if len(lacking) > 5 else ''}). Add the files, take these cases out, or choose another "
-                f"image; {cases[0]['case']} has {', '.join(sorted(set(cases[0]) - {'patient', 'case', 'section'}))}."
+                f"{root}: {len(lacking)} of {len(cases)} cases have no {name} ({names}). Add the files, take these "
+                f"cases out, or choose another image; {lacking[0]['case']} has "
+                f"{', '.join(sorted(set(lacking[0]) - {'patient', 'case', 'section'}))}."
             )
     for case in cases:
         paths = dict(case)

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import subprocess
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from ..metrics.spectrum import radial_power_spectrum, spectrum_distance
 from ..parallel import gather, process_rank
 from ..pictures import image_grid
 from ..seeds import Stream, derive_seed
+from .commit import commit
 
 UNITS = {
     "frechet_distance": "squared distance of 8x8 area means, images in [0, 1]; lower is better",
@@ -166,17 +166,6 @@ class SynthesisReport:
         figure.suptitle(f"{record} - research use only", size=9)
         with atomic_path(self.output_dir / "report.png") as temporary:
             figure.savefig(temporary, dpi=90, format="png")
-
-
-def commit() -> str | None:
-    """Short hash of the checked-out commit, with ``+`` if files were changed; ``None`` outside a git checkout."""
-    try:
-        run = {"capture_output": True, "text": True, "timeout": 10, "cwd": Path(__file__).parent}
-        head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], **run)  # type: ignore[call-overload]
-        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], **run)  # type: ignore[call-overload]
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else None
 
 
 def _frechet(features: Tensor, moments: Moments) -> Tensor:

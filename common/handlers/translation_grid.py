@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..pictures import evenly_spaced, heat_colors, image_grid
+from ..pictures import evenly_spaced, heat_colors, image_grid, radiological
 from .evaluation_picture import EvaluationPicture
 
 _KEYS = ("image", "pred", "label")
@@ -18,10 +18,11 @@ class TranslationGrid(EvaluationPicture):
     """Writes a picture of some slices of each evaluation, and a TensorBoard image.
 
     Each row shows one slice: source, prediction, target, and the absolute error of the prediction from black (none)
-    over red and yellow to white (half of the intensity range, or more).
+    over red and yellow to white (half of the intensity range, or more). The nose is up, the patient's left side at the
+    right.
 
     For an evaluator whose output has the source as ``image``, ``pred``, and the target as ``label``, each (B, 1, X, Y)
-    in [-1, 1], and whose batch has ``index``.
+    in [-1, 1], axial slices of volumes in RAS, and whose batch has ``index``.
 
     Args:
         output_dir: folder of the pictures.
@@ -61,4 +62,4 @@ class TranslationGrid(EvaluationPicture):
         _, pred, target = images.unbind(1)  # (N, 1, X, Y) each
         error = heat_colors((pred - target).abs() / _LARGEST_ERROR)  # (N, 3, X, Y)
         row = torch.cat([images.expand(-1, -1, 3, -1, -1), error[:, None]], 1)  # (N, 4, 3, X, Y)
-        return image_grid(row.flatten(0, 1), columns=row.shape[1], scale=self.scale)
+        return image_grid(radiological(row.flatten(0, 1)), columns=row.shape[1], scale=self.scale)

@@ -1,34 +1,49 @@
-"""Intensity to grey levels 0..255, per volume or by a fixed window; ``inverse`` undoes all but the clipping."""
+"""Intensity to a fixed range, per volume or by a fixed window; ``inverse`` undoes all but the clipping."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform
 from monai.utils import TraceKeys, convert_to_tensor
 
+from .grids import check_mask
+from .naming import source_name
+
 WHITE = 255.0
+GREY_LEVELS = (0.0, WHITE)
+SIGNED_UNIT = (-1.0, 1.0)  # images of translation
+AIR_HU = -1024.0
+CT_WINDOW = (AIR_HU, 3000.0)  # HU
+
+# CT has air far below MR's lowest level; MR never has. In between lies the ringing of interpolated MR.
+_TOO_LOW_FOR_MR, _TOO_HIGH_FOR_AIR = -100.0, -200.0
 
 
 class _Window(InvertibleTransform, ABC):
-    """``y = 255 (x - low) / (high - low)``, clipped to 0..255; the window is kept in the tensor's trace."""
+    """``(low, high) -> output_range``, linear and clipped; the window is kept in the tensor's trace."""
 
-    def __init__(self, quantize: bool = False) -> None:
-        self.quantize = quantize
+    def __init__(self, quantize: bool = False, output_range: Sequence[float] = GREY_LEVELS) -> None:
+        bottom, top = (float(level) for level in output_range)
+        if not bottom < top:
+            raise ValueError(f"{type(self).__name__}: output_range={output_range} must be two rising levels.")
+        self.quantize, self.bottom, self.top = quantize, bottom, top
 
     @abstractmethod
     def limits(self, image: torch.Tensor) -> tuple[float, float]:
-        """Input levels that become 0 and 255."""
+        """Input levels that become the ends of the output range."""
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Map an image of any shape to float32 grey levels."""
+        """Map an image of any shape to float32 levels of the output range."""
         image = convert_to_tensor(image, dtype=torch.float32, track_meta=True)
-        low, high = self.limits(image)
-        scaled = ((image - low) * (WHITE / (high - low))).clamp_(0.0, WHITE)
+        return self._scale(image, *self.limits(image))
+
+    def _scale(self, image: torch.Tensor, low: float, high: float) -> torch.Tensor:
+        scaled = ((image - low) * ((self.top - self.bottom) / (high - low))).add_(self.bottom)
+        scaled = scaled.clamp_(self.bottom, self.top)
         scaled = scaled.round_() if self.quantize else scaled
         self.push_transform(scaled, extra_info={"low": low, "high": high})
         return scaled
@@ -36,19 +51,26 @@ class _Window(InvertibleTransform, ABC):
     def inverse(self, image: torch.Tensor) -> torch.Tensor:
         """Back to the source's levels (float32)."""
         window = self.pop_transform(image)[TraceKeys.EXTRA_INFO]
-        return image * ((window["high"] - window["low"]) / WHITE) + window["low"]
+        return (image - self.bottom) * ((window["high"] - window["low"]) / (self.top - self.bottom)) + window["low"]
 
 
 class PercentileWindow(_Window):
     """Grey levels 0..255 between two percentiles of the whole volume; all frames of a cine share one window.
 
     Args:
-        lower, upper: percentiles in 0..100 that become 0 and 255.
+        lower, upper: percentiles in 0..100 that become the ends of ``output_range``.
         quantize: round to whole levels, as 8-bit files have.
+        output_range: levels of the result.
     """
 
-    def __init__(self, lower: float = 0.5, upper: float = 99.5, quantize: bool = False) -> None:
-        super().__init__(quantize)
+    def __init__(
+        self,
+        lower: float = 0.5,
+        upper: float = 99.5,
+        quantize: bool = False,
+        output_range: Sequence[float] = GREY_LEVELS,
+    ) -> None:
+        super().__init__(quantize, output_range)
         if not 0 <= lower < upper <= 100:
             raise ValueError(f"PercentileWindow: 0 <= lower < upper <= 100 is needed, not {lower} and {upper}.")
         self.lower, self.upper = lower, upper
@@ -62,11 +84,10 @@ class PercentileWindow(_Window):
         values = image.numpy(force=True).ravel()
         low, high = (float(value) for value in np.percentile(values, (self.lower, self.upper)))
         if not low < high:
-            name = image.meta.get("filename_or_obj", "the image") if isinstance(image, MetaTensor) else "the image"
             kind = "is constant" if values.min() == values.max() else "is almost constant"
             raise ValueError(
-                f"{name} {kind}: its percentiles {self.lower} and {self.upper} are both {low:g}, so it has no contrast "
-                "to scale. Remove it, or use a fixed window."
+                f"{source_name(image)} {kind}: its percentiles {self.lower} and {self.upper} are both {low:g}, so it "
+                "has no contrast to scale. Remove it, or use a fixed window."
             )
         return low, high
 
@@ -75,12 +96,19 @@ class FixedWindow(_Window):
     """Grey levels 0..255 between two given levels, the same for every image; 0 and 255 leave 8-bit sources as they are.
 
     Args:
-        low, high: input levels (Hounsfield units, grey levels) that become 0 and 255.
+        low, high: input levels (Hounsfield units, grey levels) that become the ends of ``output_range``.
         quantize: round to whole levels, as 8-bit files have.
+        output_range: levels of the result.
     """
 
-    def __init__(self, low: float = 0.0, high: float = WHITE, quantize: bool = False) -> None:
-        super().__init__(quantize)
+    def __init__(
+        self,
+        low: float = 0.0,
+        high: float = WHITE,
+        quantize: bool = False,
+        output_range: Sequence[float] = GREY_LEVELS,
+    ) -> None:
+        super().__init__(quantize, output_range)
         if not low < high:
             raise ValueError(f"FixedWindow: low={low} must be below high={high}.")
         self.low, self.high = float(low), float(high)
@@ -88,6 +116,58 @@ class FixedWindow(_Window):
     def limits(self, image: torch.Tensor) -> tuple[float, float]:
         """The given window."""
         return self.low, self.high
+
+
+class PeakWindow(_Window):
+    """From 0 to a percentile of the voxels above 0: MR, whose background is 0 and whose scale is arbitrary.
+
+    Args:
+        percentile: in 0..100, of the voxels above 0 (inside of the mask, if one is given).
+        output_range: levels of the result.
+    """
+
+    def __init__(self, percentile: float = 99.5, output_range: Sequence[float] = SIGNED_UNIT) -> None:
+        super().__init__(output_range=output_range)
+        if not 0 < percentile <= 100:
+            raise ValueError(f"PeakWindow: 0 < percentile <= 100 is needed, not {percentile}.")
+        self.percentile = percentile
+
+    def __call__(self, image: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Map ``image`` to the output range (float32); ``mask`` of its shape tells where the percentile is taken."""
+        image = convert_to_tensor(image, dtype=torch.float32, track_meta=True)
+        return self._scale(image, *self.limits(image, mask))
+
+    def limits(self, image: torch.Tensor, mask: torch.Tensor | None = None) -> tuple[float, float]:
+        """0 and the percentile.
+
+        Raises:
+            ValueError: the image is constant, has nothing above 0 (inside of the mask), is standardized, so that
+                0 is not its background, or its mask is on another grid.
+        """
+        values = image.numpy(force=True)
+        if values.min() == values.max():
+            raise ValueError(
+                f"{source_name(image)} is constant ({values.flat[0]:g} everywhere), so it has no contrast to scale. "
+                "Remove the case or export it again."
+            )
+        if mask is not None:
+            check_mask(image, mask)
+            values = values[np.broadcast_to(mask.numpy(force=True) > 0, values.shape)]
+        positive = values[values > 0]
+        if positive.size == 0:
+            where = "" if mask is None else " inside of its mask"
+            raise ValueError(
+                f"{source_name(image)} has no voxel above 0{where}. Remove the case, or check that image and mask "
+                "belong together."
+            )
+        high = float(np.percentile(positive, self.percentile))
+        if (values < -0.05 * high).sum() > 0.05 * positive.size:
+            raise ValueError(
+                f"{source_name(image)} holds {(values < 0).mean():.0%} negative values down to {values.min():g}, as "
+                "standardized images do; everything below 0 would be lost. Give the image as the scanner wrote it, "
+                "with 0 as background."
+            )
+        return 0.0, high
 
 
 class _Windowd(MapTransform, InvertibleTransform):
@@ -128,3 +208,89 @@ class FixedWindowd(_Windowd):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.window = FixedWindow(low, high, quantize)
+
+
+class ModalityWindowd(MapTransform, InvertibleTransform):
+    """Every volume to [-1, 1] by what it is: CT by a fixed window in HU, MR by `PeakWindow`.
+
+    ``meta["intensity_high"]`` keeps the input level that became 1.
+
+    Args:
+        keys: volumes.
+        modalities: one per key; ``ct`` (any case) is in HU, every other name is MR.
+        mask_key: foreground on the same grid, in which the percentile of MR is taken; None takes the whole volume.
+        ct_window: HU that become -1 and 1.
+        percentile: see `PeakWindow`.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        modalities: Sequence[str],
+        mask_key: str | None = None,
+        ct_window: Sequence[float] = CT_WINDOW,
+        percentile: float = 99.5,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.modality = one_modality_per_key(self.keys, modalities)
+        self.mask_key = mask_key
+        low, high = ct_window
+        self.ct = FixedWindow(low, high, output_range=SIGNED_UNIT)
+        self.mr = PeakWindow(percentile)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Raises ValueError where a volume is not what ``modalities`` says, or has no contrast."""
+        result = dict(data)
+        mask = None if self.mask_key is None else result[self.mask_key]
+        for key in self.key_iterator(result):
+            image = convert_to_tensor(result[key], dtype=torch.float32, track_meta=True)
+            check_modality(image, self.modality[key], str(key))
+            scaled: Any = self.ct(image) if is_ct(self.modality[key]) else self.mr(image, mask)
+            scaled.meta["intensity_high"] = scaled.applied_operations[-1][TraceKeys.EXTRA_INFO]["high"]
+            result[key] = scaled
+        return result
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = (self.ct if is_ct(self.modality[key]) else self.mr).inverse(result[key])
+        return result
+
+
+def is_ct(modality: str) -> bool:
+    """Whether a modality's name means CT in Hounsfield units."""
+    return modality.lower() == "ct"
+
+
+def one_modality_per_key(keys: Sequence[Hashable], modalities: Sequence[str]) -> dict[Hashable, str]:
+    """The modality of each key.
+
+    Raises:
+        ValueError: their numbers differ.
+    """
+    if isinstance(modalities, str) or len(modalities) != len(keys):
+        raise ValueError(
+            f"modalities={modalities!r}: one name per key is needed, keys are {', '.join(map(str, keys))}."
+        )
+    return dict(zip(keys, modalities, strict=True))
+
+
+def check_modality(image: torch.Tensor, modality: str, key: str) -> None:
+    """Refuse CT where MR is expected, and MR where CT is.
+
+    Raises:
+        ValueError: MR below -100, or CT without a voxel below -200 HU, which air always is.
+    """
+    lowest = float(image.min())
+    name = f"{source_name(image)} ({key})"
+    if not is_ct(modality) and lowest < _TOO_LOW_FOR_MR:
+        raise ValueError(
+            f"{name} looks like CT in Hounsfield units (lowest value {lowest:g}), but the modality of {key!r} is "
+            f"{modality!r}. Name it 'ct', or give the MR volume."
+        )
+    if is_ct(modality) and lowest >= _TOO_HIGH_FOR_AIR:
+        raise ValueError(
+            f"{name} does not look like CT in Hounsfield units: it has no air (lowest value {lowest:g}), but the "
+            f"modality of {key!r} is {modality!r}. Name the MR sequence it is, or give the CT with air below -200 HU."
+        )

@@ -1,5 +1,6 @@
 """From volumes ``(C, X, Y, Z)`` to 2-D slices and back, with the geometry kept: respacing, crop, cutting, stacking."""
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -8,29 +9,13 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
-from monai.transforms import InvertibleTransform, MapTransform, RandomizableTransform, ResizeWithPadOrCrop
+from monai.transforms import InvertibleTransform, MapTransform, RandomizableTransform
 from monai.utils import TraceKeys, convert_to_tensor
-from torch import Tensor
 
+from .grids import centered_start, check_mask, one_per_key, resample_in_plane, slice_affine, window
+from .naming import source_name
 
-def slice_affine(affine: Tensor, index: int) -> Tensor:
-    """4x4 affine of slice ``index`` (axis 2) taken as a volume of one slice: the origin moves, nothing else."""
-    moved = affine.clone()
-    moved[:3, 3] += index * affine[:3, 2]
-    return moved
-
-
-def resampling_matrix(size: int, new_size: int, ratio: float) -> Tensor:
-    """Weights ``(new_size, size)`` that resample a row of pixels to pixels ``ratio`` times as wide.
-
-    Linear interpolation where pixels shrink (ratio < 1); where they grow, a triangle of half-width ``ratio``, so that
-    detail which the new grid cannot hold is averaged instead of aliased. Both grids start at the same pixel *edge*;
-    rows sum to 1. Float64.
-    """
-    center = (torch.arange(new_size, dtype=torch.float64) + 0.5) * ratio - 0.5  # in old pixels
-    distance = torch.arange(size, dtype=torch.float64) - center.clamp(0, size - 1)[:, None]
-    weights = (1 - distance.abs() / max(ratio, 1.0)).clamp(min=0)
-    return weights / weights.sum(dim=1, keepdim=True)
+logger = logging.getLogger(__name__)
 
 
 class RespaceInPlane(InvertibleTransform):
@@ -39,30 +24,37 @@ class RespaceInPlane(InvertibleTransform):
     Args:
         spacing_mm: new pixel size, one number or (x, y); None changes nothing.
         nearest: True for label maps (nearest neighbor); False for images (linear, averaging when pixels grow).
+        tolerance: an axis whose spacing is off by no more than this share of ``spacing_mm`` is left alone.
     """
 
-    def __init__(self, spacing_mm: float | Sequence[float] | None, nearest: bool = False) -> None:
+    def __init__(
+        self, spacing_mm: float | Sequence[float] | None, nearest: bool = False, tolerance: float = 0.0
+    ) -> None:
         spacings = () if spacing_mm is None else tuple(np.broadcast_to(spacing_mm, 2).tolist())
         if any(not spacing > 0 for spacing in spacings):
             raise ValueError(f"RespaceInPlane: spacing_mm={spacing_mm} must be positive (mm), or None for none.")
-        self.spacing_mm, self.nearest = spacings or None, nearest
+        if not 0 <= tolerance < 1:
+            raise ValueError(f"RespaceInPlane: tolerance={tolerance} is a share of the spacing, 0 <= tolerance < 1.")
+        self.spacing_mm, self.nearest, self.tolerance = spacings or None, nearest, tolerance
 
     def __call__(self, image: MetaTensor) -> MetaTensor:
-        """(C, X, Y, Z) -> (C, X', Y', Z), X' = floor(X spacing / new spacing)."""
+        """(C, X, Y, Z) -> (C, X', Y', Z), X' = floor(X spacing / new spacing), or X within the tolerance."""
         if self.spacing_mm is None:
             return image
         image = convert_to_tensor(image, dtype=torch.float32, track_meta=True)
         old = affine_to_spacing(image.affine, 3)[:2]
-        ratios = [new / float(current) for new, current in zip(self.spacing_mm, old, strict=True)]
+        ratios = [
+            1.0 if abs(float(current) / new - 1) <= self.tolerance else new / float(current)
+            for new, current in zip(self.spacing_mm, old, strict=True)
+        ]
         sizes = [int(size / ratio + 1e-6) for size, ratio in zip(image.shape[1:3], ratios, strict=True)]
         if min(sizes) < 1:
             raise ValueError(
-                f"{_name(image)}: spacing_mm={self.spacing_mm} is larger than the whole image "
+                f"{source_name(image)}: spacing_mm={self.spacing_mm} is larger than the whole image "
                 f"({tuple(image.shape[1:3])} pixels of {tuple(round(float(value), 4) for value in old)} mm)."
             )
-        result = self._resample(image, sizes, ratios)
+        result = resample_in_plane(image, sizes, ratios, self.nearest)
         self.push_transform(result, orig_size=tuple(image.shape[1:]), extra_info={"ratios": ratios})
-        result.affine = image.affine @ _grid_change(ratios)
         return result
 
     def inverse(self, image: MetaTensor) -> MetaTensor:
@@ -71,24 +63,7 @@ class RespaceInPlane(InvertibleTransform):
             return image
         step = self.pop_transform(image)
         ratios = [1 / ratio for ratio in step[TraceKeys.EXTRA_INFO]["ratios"]]
-        result = self._resample(image, list(step[TraceKeys.ORIG_SIZE][:2]), ratios)
-        result.affine = image.affine @ _grid_change(ratios)
-        return result
-
-    def _resample(self, image: MetaTensor, sizes: list[int], ratios: list[float]) -> MetaTensor:
-        matrices = [
-            resampling_matrix(size, new_size, ratio)
-            for size, new_size, ratio in zip(image.shape[1:3], sizes, ratios, strict=True)
-        ]
-        values = image.as_tensor()
-        if self.nearest:
-            rows, columns = (matrix.argmax(dim=1).to(values.device) for matrix in matrices)
-            result = values[:, rows][:, :, columns]
-        else:
-            across, down = (matrix.to(values) for matrix in matrices)
-            result = torch.einsum("ix,cxyz->ciyz", across, values)  # (C, X', Y, Z)
-            result = torch.einsum("jy,ciyz->cijz", down, result)  # (C, X', Y', Z)
-        return MetaTensor(result.contiguous()).copy_meta_from(image)
+        return resample_in_plane(image, step[TraceKeys.ORIG_SIZE][:2], ratios, self.nearest)
 
 
 class RespaceInPlaned(MapTransform, InvertibleTransform):
@@ -100,10 +75,13 @@ class RespaceInPlaned(MapTransform, InvertibleTransform):
         spacing_mm: float | Sequence[float] | None,
         nearest: bool | Sequence[bool] = False,
         allow_missing_keys: bool = False,
+        tolerance: float = 0.0,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         flags = np.broadcast_to(nearest, len(self.keys)).tolist()
-        self.respace = {key: RespaceInPlane(spacing_mm, flag) for key, flag in zip(self.keys, flags, strict=True)}
+        self.respace = {
+            key: RespaceInPlane(spacing_mm, flag, tolerance) for key, flag in zip(self.keys, flags, strict=True)
+        }
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         return {**data, **{key: self.respace[key](data[key]) for key in self.key_iterator(dict(data))}}
@@ -112,33 +90,43 @@ class RespaceInPlaned(MapTransform, InvertibleTransform):
         return {**data, **{key: self.respace[key].inverse(data[key]) for key in self.key_iterator(dict(data))}}
 
 
-class CropOrError(ResizeWithPadOrCrop):
+class CropOrError(InvertibleTransform):
     """Central crop in plane that refuses an image smaller than the crop, unless ``pad`` allows to fill it up.
 
     Args:
         spatial_size: (X, Y) of the result; the other axes stay.
-        pad: fill smaller images evenly with grey level 0 (black once intensities are 0..255).
+        pad: fill smaller images evenly with ``fill``.
+        fill: level of padding, and of what ``inverse`` cannot bring back (0 is black once intensities are 0..255).
     """
 
-    def __init__(self, spatial_size: Sequence[int], pad: bool = False) -> None:
+    def __init__(self, spatial_size: Sequence[int], pad: bool = False, fill: float = 0.0) -> None:
         if len(spatial_size) != 2 or min(spatial_size) < 1:
             raise ValueError(f"CropOrError: spatial_size must be two positive numbers (x, y), not {spatial_size}.")
-        super().__init__(spatial_size=(*spatial_size, -1), mode="constant", value=0.0)
-        self.size, self.pad = tuple(spatial_size), pad
+        self.size, self.pad, self.fill = tuple(spatial_size), pad, fill
 
-    def __call__(self, image: Tensor) -> Tensor:  # type: ignore[override]
+    def __call__(self, image: MetaTensor) -> MetaTensor:
         """(C, X, Y, Z) -> (C, *spatial_size, Z).
 
         Raises:
             ValueError: the image is smaller than the crop and ``pad`` is False.
         """
-        plane = tuple(image.shape[1:3])
+        image = convert_to_tensor(image, track_meta=True)
+        plane, depth = tuple(image.shape[1:3]), image.shape[3]
         if not self.pad and any(have < need for have, need in zip(plane, self.size, strict=True)):
             raise ValueError(
-                f"{_name(image)}: {plane[0]} x {plane[1]} pixels, smaller than the crop {self.size[0]} x "
+                f"{source_name(image)}: {plane[0]} x {plane[1]} pixels, smaller than the crop {self.size[0]} x "
                 f"{self.size[1]}. Choose a smaller image size or a finer spacing_mm, or allow padding with pad."
             )
-        return super().__call__(image)
+        start = [*centered_start(plane, self.size), 0]
+        result = window(image, start, (*self.size, depth), self.fill)
+        self.push_transform(result, orig_size=tuple(image.shape[1:]), extra_info={"start": start})
+        return result
+
+    def inverse(self, image: MetaTensor) -> MetaTensor:
+        """Back to the source's size and affine; what was cropped away is ``fill``."""
+        step = self.pop_transform(image)
+        back = [-first for first in step[TraceKeys.EXTRA_INFO]["start"]]
+        return window(image, back, step[TraceKeys.ORIG_SIZE], self.fill)
 
 
 class CropOrErrord(MapTransform, InvertibleTransform):
@@ -155,6 +143,97 @@ class CropOrErrord(MapTransform, InvertibleTransform):
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         return {**data, **{key: self.crop.inverse(data[key]) for key in self.key_iterator(dict(data))}}
+
+
+def slice_block(mask: MetaTensor, number: int | None) -> tuple[int, int]:
+    """First slice and count of ``number`` slices (axis 2) centered on the median slice of the mask's voxels.
+
+    The block is moved as far as needed to lie inside of the volume; a thinner volume, or None, gives all slices.
+
+    Raises:
+        ValueError: the mask is empty.
+    """
+    depth = mask.shape[3]
+    if number is None or number >= depth:
+        return 0, depth
+    reached = (mask.as_tensor() > 0).sum(dim=(0, 1, 2)).cumsum(0)  # (Z,) voxels up to each slice
+    if reached[-1] == 0:
+        raise ValueError(f"{source_name(mask)}: the mask is empty, so no slices can be chosen. Remove the case.")
+    median = int((2 * reached < reached[-1]).sum())
+    return min(max(median - number // 2, 0), depth - number), number
+
+
+class SliceBlock(InvertibleTransform):
+    """Keep the contiguous slices that hold the middle of the foreground, see `slice_block`.
+
+    Args:
+        number: how many slices; None keeps all.
+        fill: level that ``inverse`` gives to the slices that were left out.
+    """
+
+    def __init__(self, number: int | None, fill: float = -1.0) -> None:
+        if number is not None and number < 1:
+            raise ValueError(f"SliceBlock: number={number} must be positive, or None for all slices.")
+        self.number, self.fill = number, fill
+
+    def __call__(self, image: MetaTensor, mask: MetaTensor) -> MetaTensor:  # type: ignore[override]
+        """(C, X, Y, Z), mask (1, X, Y, Z) -> (C, X, Y, number); ``meta["slice_block"]`` is (first, count).
+
+        Raises:
+            ValueError: the mask is empty or is on another grid.
+        """
+        image = convert_to_tensor(image, track_meta=True)
+        check_mask(image, mask)
+        first, count = slice_block(mask, self.number)
+        result = window(image, (0, 0, first), (*image.shape[1:3], count), self.fill)
+        result.meta["slice_block"] = (first, count)
+        self.push_transform(result, orig_size=tuple(image.shape[1:]), extra_info={"first": first})
+        return result
+
+    def inverse(self, image: MetaTensor) -> MetaTensor:
+        """Back to all slices of the source; those that were left out are ``fill``."""
+        step = self.pop_transform(image)
+        return window(image, (0, 0, -step[TraceKeys.EXTRA_INFO]["first"]), step[TraceKeys.ORIG_SIZE], self.fill)
+
+
+class SliceBlockd(MapTransform, InvertibleTransform):
+    """`SliceBlock` on ``keys``: the same slices of all, chosen by the foreground under ``mask_key``.
+
+    A volume with fewer slices is kept whole, which is logged once.
+
+    Args:
+        keys: volumes on one grid; name ``mask_key`` among them to cut the mask as well.
+        mask_key: foreground (1, X, Y, Z).
+        number: how many slices; None keeps all.
+        fill: level that ``inverse`` gives to the slices that were left out, one value or one per key; one value is
+            for the images, the mask then gets 0.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        mask_key: str,
+        number: int | None,
+        fill: float | Sequence[float] = -1.0,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.mask_key, self.number = mask_key, number
+        fills = one_per_key(fill, [key == mask_key for key in self.keys])
+        self.block = {key: SliceBlock(number, level) for key, level in zip(self.keys, fills, strict=True)}
+        self._logged: set[str] = set()
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        mask = data[self.mask_key]
+        keys = list(self.key_iterator(dict(data)))
+        name = source_name(data[keys[0]]) if keys else ""
+        if self.number is not None and mask.shape[3] < self.number and name not in self._logged:
+            self._logged.add(name)
+            logger.warning("%s has %d slices, fewer than %d: all are taken.", name, mask.shape[3], self.number)
+        return {**data, **{key: self.block[key](data[key], mask) for key in keys}}
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        return {**data, **{key: self.block[key].inverse(data[key]) for key in self.key_iterator(dict(data))}}
 
 
 class CutSlices(InvertibleTransform):
@@ -214,16 +293,3 @@ class RandSliced(RandomizableTransform, MapTransform):
             picked.affine = slice_affine(one.affine, index)
             result[key] = picked
         return result
-
-
-def _grid_change(ratios: Sequence[float]) -> Tensor:
-    """Old voxel index of each new one: ``i_old = ratio (i_new + 1/2) - 1/2`` on axes 0 and 1."""
-    change = torch.eye(4, dtype=torch.float64)
-    for axis, ratio in enumerate(ratios):
-        change[axis, axis] = ratio
-        change[axis, 3] = (ratio - 1) / 2
-    return change
-
-
-def _name(image: Tensor) -> str:
-    return str(image.meta.get("filename_or_obj", "the image")) if isinstance(image, MetaTensor) else "the image"

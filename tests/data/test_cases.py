@@ -4,6 +4,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 
 from common.data.cases import DATASETS, find_cases
@@ -203,3 +205,127 @@ def test_the_echo_phantom_carries_the_split_that_its_patients_hash_to(tmp_path: 
     for section in ("training", "test"):
         found = find_cases("echo_phantom", tmp_path, section, cases=5)
         assert {split_of("echo_phantom", case["patient"]) for case in found} == {section}
+
+
+def brats(root: Path, scans: dict[str, str]) -> Path:
+    """BraTS scans of empty files: ``{"00001-000": "t1n t2f seg"}``."""
+    for number, names in scans.items():
+        scan = root / f"BraTS-GLI-{number}"
+        scan.mkdir(parents=True)
+        for name in names.split():
+            (scan / f"{scan.name}-{name}.nii.gz").touch()
+    return root
+
+
+def test_images_come_under_the_keys_asked_for(tmp_path: Path) -> None:
+    root = brats(tmp_path, {"00002-001": "t1n t1c t2f seg", "00001-000": "t1n t2f"})
+    first, second = (root / f"BraTS-GLI-{number}" for number in ("00001-000", "00002-001"))
+    found = find_cases("brats", root, images={"source": "t2f", "target": "t1n"}, optional={"region": "seg"})
+    assert found == [
+        {
+            "patient": "BraTS-GLI-00001",
+            "case": "BraTS-GLI-00001-000",
+            "source": str(first / "BraTS-GLI-00001-000-t2f.nii.gz"),
+            "target": str(first / "BraTS-GLI-00001-000-t1n.nii.gz"),
+        },
+        {
+            "patient": "BraTS-GLI-00002",
+            "case": "BraTS-GLI-00002-001",
+            "source": str(second / "BraTS-GLI-00002-001-t2f.nii.gz"),
+            "target": str(second / "BraTS-GLI-00002-001-t1n.nii.gz"),
+            "region": str(second / "BraTS-GLI-00002-001-seg.nii.gz"),
+        },
+    ]
+
+
+def test_a_missing_modality_names_the_cases_that_lack_it(tmp_path: Path) -> None:
+    complete = {f"{number:05d}-000": "t1n t2w" for number in range(3)}
+    root = brats(tmp_path, {**complete, "00003-000": "t1n seg", "00004-000": "t1n"})
+    with pytest.raises(
+        ValueError,
+        match=r"2 of 5 cases have no t2w \(BraTS-GLI-00003-000, BraTS-GLI-00004-000\)\. Add the files, .*"
+        r"BraTS-GLI-00003-000 has seg, t1n\.",
+    ):
+        find_cases("brats", root, images={"source": "t1n", "target": "t2w"})
+
+
+def test_only_the_cases_of_the_section_need_the_images(tmp_path: Path) -> None:
+    """The hidden test part of an archive may lack what training needs."""
+    root = tmp_path / "brats"
+    parts = [root / f"ASNR-MICCAI-BraTS2023-GLI-Challenge-{part}Data" for part in ("Training", "Validation")]
+    brats(parts[0], {"00001-000": "t1n t2f", "00002-000": "t1n t2f"})
+    brats(parts[1], {"00003-000": "t1n"})
+    pair = {"source": "t1n", "target": "t2f"}
+    assert [case["case"] for case in find_cases("brats", root, "training", images=pair)] == ["BraTS-GLI-00001-000"]
+    with pytest.raises(ValueError, match=r"1 of 1 cases have no t2f \(BraTS-GLI-00003-000\)"):
+        find_cases("brats", root, "test", images=pair)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "images", "message"),
+    [
+        ("brats", {"source": "t1n", "target": "t2"}, r"no image called 't2'. Did you mean t2w\? .*: t1n, t1c,"),
+        ("isles", {"source": "flair"}, r"no image called 'flair'. Did you mean Flair\?"),
+        ("synthrad", {"source": "pet_scan"}, r"no image called 'pet_scan'. Its images: mr, ct, mask"),
+        ("brats", None, r"several images \(t1n, t1c, t2w, t2f, seg\); say which in `images`"),
+        ("acdc", {"source": "t1n"}, r"A case of acdc has one image; 't1n' cannot be asked for"),
+    ],
+)
+def test_images_that_a_data_set_cannot_have(
+    tmp_path: Path, dataset: str, images: dict[str, str] | None, message: str
+) -> None:
+    """Refused before anything is read: the folder does not even exist."""
+    with pytest.raises(ValueError, match=message):
+        find_cases(dataset, tmp_path / "nowhere", images=images)
+
+
+def test_an_optional_image_must_be_one_of_the_data_set_too(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no image called 'mask'"):
+        find_cases("brats", tmp_path, images={"source": "t1n"}, optional={"region": "mask"})
+
+
+def test_patients_can_be_held_out_by_name(tmp_path: Path) -> None:
+    root = brats(tmp_path, {f"{patient:05d}-{visit:03d}": "t1n" for patient in range(4) for visit in (0, 1)})
+    options = {"images": {"source": "t1n"}, "held_out": ["BraTS-GLI-00002"]}
+    sections = {section: find_cases("brats", root, section, **options) for section in SECTIONS}
+    out = ["BraTS-GLI-00002-000", "BraTS-GLI-00002-001"]
+    assert {name: [case["case"] for case in found if case["case"] in out] for name, found in sections.items()} == {
+        "training": [],
+        "validation": out,
+        "test": out,
+    }
+    assert [len(found) for found in sections.values()] == [6, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "patients"),
+    [
+        ("brain_phantom", ["BraTS-GLI-00000"] * 2 + ["BraTS-GLI-00001", "BraTS-GLI-00002"]),
+        ("brain_phantom_isles", ["training_1", "training_2", "training_3"]),
+        ("brain_phantom_synthrad", ["1BA002", "1BB005", "1BC008"]),
+    ],
+)
+def test_brain_phantoms_are_written_in_the_layouts_of_the_archives(
+    tmp_path: Path, dataset: str, patients: list[str]
+) -> None:
+    """All contrasts and the mask of a case are there, on one grid; the first patient of BraTS comes twice."""
+    names = DATASETS[dataset].images
+    options = {"images": {name: name for name in names}, "cases": 3, "size": 48, "slices": 8}
+    found = find_cases(dataset, tmp_path, **options)
+    assert [case["patient"] for case in found] == patients
+    for case in found:
+        volumes = [nibabel.load(case[name]) for name in names]
+        assert {volume.shape for volume in volumes} == {volumes[0].shape}
+        assert all(np.array_equal(volume.affine, volumes[0].affine) for volume in volumes)
+        label = np.asarray(volumes[-1].dataobj)
+        assert set(np.unique(label)) <= set(DATASETS[dataset].labels)
+        assert label.any()
+    by_section = [case for section in SECTIONS for case in sections_of(dataset, tmp_path, section, options)]
+    assert sorted(case["case"] for case in by_section) == [case["case"] for case in found]
+
+
+def sections_of(dataset: str, root: Path, section: str, options: dict) -> list[dict]:
+    """The cases of a section; of so few patients it may be empty, which is an error otherwise."""
+    patients = {case["patient"] for case in find_cases(dataset, root, **options)}
+    homes = {split_of("brain", patient) for patient in patients}
+    return find_cases(dataset, root, section, **options) if section in homes else []

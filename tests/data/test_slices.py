@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from common.data.cases import find_cases
 from common.data.slices import SliceDataset, ready_batch
-from common.transforms.intensity import FixedWindowd, PercentileWindowd
+from common.transforms.intensity import FixedWindowd, ModalityWindowd, PercentileWindowd
 from common.transforms.loading import LoadVolumed
 from common.transforms.slicing import CropOrErrord
 
@@ -306,3 +306,144 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
         tracemalloc.stop()
         assert len(slices) == 10 * count
     assert peaks[1] < peaks[0] + 500_000  # 50 more volumes are 10 MB in float16
+
+
+def pairs(folder: Path) -> list[dict[str, str]]:
+    """Three pairs of 3, 6 and 9 slices; target voxels are source voxels plus 1000, whole numbers that float16 holds."""
+    sources, targets = (numbered(folder / name, frames=1) for name in ("source", "target"))
+    items = []
+    for number, (source, target) in enumerate(zip(sources, targets, strict=True)):
+        image: Any = nibabel.load(source["image"])
+        voxels = np.concatenate([np.rint(image.get_fdata()[..., 0])] * (number + 1), axis=2).astype(np.float32)
+        for offset, path in ((0, source["image"]), (1000, target["image"])):
+            nibabel.save(nibabel.Nifti1Image(voxels + offset, image.affine), path)
+        items.append({"source": source["image"], "target": target["image"]})
+    return items
+
+
+def load_pair() -> Compose:
+    return Compose([LoadVolumed(["source", "target"])])
+
+
+@pytest.mark.parametrize("cached", [True, False], ids=["cache", "memory"])
+def test_registered_slices_stay_registered(tmp_path: Path, cached: bool) -> None:
+    """Item, batch and loader give the two images of one and the same place."""
+    cache_dir = tmp_path / "cache" if cached else None
+    slices = SliceDataset(pairs(tmp_path), load_pair(), cache_dir, keys=["source", "target"], progress=False)
+    assert len(slices) == 3 + 6 + 9
+    for index in range(len(slices)):
+        item = slices[index]
+        assert item["source"].shape == item["target"].shape == (1, 4, 5)
+        assert torch.equal(item["target"], item["source"] + 1000)
+        number, _, position = slices.origin[index]
+        assert item["source"][0, 0, 0] == 100 * number + position % 3
+        assert slices.describe(index) == f"{number}.nii.gz, slice {position}, frame 0"
+    loader = DataLoader(slices, batch_size=7, shuffle=True, collate_fn=ready_batch)
+    batches = list(loader)
+    assert sorted(torch.cat([batch["index"] for batch in batches]).tolist()) == list(range(18))
+    for batch in batches:
+        assert torch.equal(batch["target"], batch["source"] + 1000)
+        assert torch.equal(batch["source"], torch.stack([slices[int(index)]["source"] for index in batch["index"]]))
+
+
+def test_the_order_of_the_keys_is_that_of_the_images(tmp_path: Path) -> None:
+    items, cache = pairs(tmp_path), tmp_path / "cache"
+    there, back = (
+        SliceDataset(items, load_pair(), cache, keys=keys, progress=False)
+        for keys in (("source", "target"), ("target", "source"))
+    )
+    assert len(folders(cache)) == 2
+    assert torch.equal(there[4]["target"], back[4]["target"])
+    np.testing.assert_array_equal(there.images[:, ::-1], back.images)
+
+
+def test_pairs_on_two_grids_are_refused_by_name(tmp_path: Path) -> None:
+    items = pairs(tmp_path)
+    image: Any = nibabel.load(items[1]["target"])
+    nibabel.save(nibabel.Nifti1Image(image.get_fdata()[..., :5], image.affine), items[1]["target"])
+    with pytest.raises(ValueError, match=r"target/1.nii.gz becomes .*4, 5, 5\), .*source/1.nii.gz one of .*6\)"):
+        SliceDataset(items, load_pair(), keys=["source", "target"], progress=False)
+
+
+def test_every_slice_is_kept_if_none_is_to_be_left_out(tmp_path: Path) -> None:
+    """Translation's images, whose background is -1 and whose contrast is far below one grey level, stay whole."""
+    voxels = np.full((4, 4, 3), -1.0, dtype=np.float32)
+    voxels[1, 1, 1] = -0.5
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "a.nii.gz")
+    items = [{"image": str(tmp_path / "a.nii.gz")}]
+    slices = SliceDataset(items, plain(), min_foreground=None, progress=False)
+    assert slices.origin[:, 2].tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(slices.images[:, 0].transpose(1, 2, 0), voxels)
+
+
+def test_the_share_of_foreground_is_that_of_the_first_key(tmp_path: Path) -> None:
+    first, second = (np.zeros((4, 4, 3), dtype=np.float32) for _ in range(2))
+    first[:2, :, 1], second[:2, :, 2] = 200, 200
+    for name, voxels in (("source", first), ("target", second)):
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{name}.nii.gz")
+    items = [{name: str(tmp_path / f"{name}.nii.gz") for name in ("source", "target")}]
+    slices = SliceDataset(items, load_pair(), keys=["source", "target"], progress=False)
+    assert slices.origin[:, 2].tolist() == [1]
+
+
+def scaled_pair() -> Compose:
+    window = ModalityWindowd(["source", "target"], ["t1", "ct"], percentile=100)
+    return Compose([*load_pair().transforms, ShiftTarget(), window])
+
+
+class ShiftTarget:
+    """1000..1400 -> -1000..-600, so that targets look like CT."""
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        return {**item, "target": item["target"] - 2000}
+
+
+@pytest.mark.parametrize("cached", [True, False], ids=["cache", "memory"])
+def test_the_white_level_of_every_volume_is_kept(tmp_path: Path, cached: bool) -> None:
+    cache_dir = tmp_path / "cache" if cached else None
+    items = pairs(tmp_path)
+    peaks = [nibabel.load(item["source"]).get_fdata().max() for item in items]
+    for _ in range(2):  # written and read again
+        slices = SliceDataset(
+            items, scaled_pair(), cache_dir, keys=["source", "target"], min_foreground=None, progress=False
+        )
+        np.testing.assert_allclose(slices.levels, [[peak, 3000] for peak in peaks])
+        assert slices.median_level("source") == peaks[1]
+        assert slices.median_level("target") == 3000
+
+
+def test_a_white_level_that_was_not_noted_is_an_error(tmp_path: Path) -> None:
+    slices = SliceDataset(pairs(tmp_path), load_pair(), keys=["source", "target"], progress=False)
+    assert np.isnan(slices.levels).all()
+    with pytest.raises(ValueError, match=r"intensity of 'source' is white; scale it by ModalityWindowd"):
+        slices.median_level("source")
+
+
+def test_further_files_reach_the_transform_and_decide_about_the_cache(tmp_path: Path) -> None:
+    """An item may lack them; what else an item holds is of no influence."""
+    items = pairs(tmp_path)
+    seen: list[set[str]] = []
+
+    class Looking:
+        def __call__(self, item: dict[str, Any]) -> Any:
+            seen.append(set(item))
+            return load_pair()(item)
+
+    mask = tmp_path / "mask.nii.gz"
+    mask.write_bytes(b"1")
+    items[1]["mask"] = str(mask)
+    items[2]["patient"] = "p2"
+
+    def build() -> SliceDataset:
+        return SliceDataset(
+            items, Looking(), tmp_path / "cache", keys=["source", "target"], inputs=["mask"], progress=False
+        )
+
+    build()
+    assert sorted(seen, key=len) == [{"source", "target"}, {"source", "target"}, {"source", "target", "mask"}]
+    items[2]["patient"] = "p3"
+    build()
+    assert len(seen) == 3
+    mask.write_bytes(b"other")
+    build()
+    assert len(seen) == 6

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.networks.blocks.attention import SelfAttention
+from common.networks.blocks.attention import SelfAttention, attend
 
 
 def attention_by_head(layer: SelfAttention, x: Tensor) -> Tensor:
@@ -55,3 +55,21 @@ def test_attention_has_no_notion_of_order() -> None:
 def test_indivisible_width_is_refused() -> None:
     with pytest.raises(ValueError, match="hidden_size=96 does not divide into num_heads=7"):
         SelfAttention(hidden_size=96, num_heads=7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fused", "matrix_products"])
+@pytest.mark.parametrize("kind", ["added", "boolean"])
+def test_mask_acts_on_the_scores(kind: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(2, 3, 4, 16), torch.randn(2, 3, 5, 16), torch.randn(2, 3, 5, 8)  # v of a width of its own
+    keep = torch.tensor([[True, False, True, True, False], [True, True, True, False, True]])[:, None, None]
+    added = torch.randn(3, 4, 5)
+    scores = torch.einsum("bhid,bhjd->bhij", q, k) / 4
+    if kind == "added":
+        weights, mask = (scores + added).exp(), added.to(dtype)
+    else:
+        weights, mask = scores.exp() * keep, keep
+    expected = (weights / weights.sum(-1, keepdim=True)) @ v
+    y = attend(q.to(dtype), k.to(dtype), v.to(dtype), mask)
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.float(), expected, **({} if dtype == torch.float32 else {"atol": 0.03, "rtol": 0.03}))

@@ -6,7 +6,15 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd
 
-from common.transforms.intensity import FixedWindow, FixedWindowd, PercentileWindow, PercentileWindowd
+from common.transforms.intensity import (
+    FixedWindow,
+    FixedWindowd,
+    ModalityWindowd,
+    PeakWindow,
+    PercentileWindow,
+    PercentileWindowd,
+    check_modality,
+)
 
 
 def volume(seed: int = 0, shape: tuple[int, ...] = (2, 12, 10, 5)) -> MetaTensor:
@@ -106,3 +114,128 @@ def test_windows_without_width_are_refused() -> None:
         PercentileWindow(60, 40)
     with pytest.raises(ValueError, match="below high"):
         FixedWindow(5, 5)
+
+
+HU = FixedWindow(-1024, 3000, output_range=(-1, 1))
+
+
+@pytest.mark.parametrize(("hounsfield", "level"), [(-3024, -1), (-1024, -1), (988, 0), (3000, 1), (4000, 1)])
+def test_hounsfield_units_map_to_known_levels(hounsfield: float, level: float) -> None:
+    torch.testing.assert_close(HU(torch.tensor([[float(hounsfield)]])).item(), float(level), atol=1e-6, rtol=0)
+
+
+def test_hounsfield_units_survive_the_round_trip() -> None:
+    levels = torch.linspace(-1024, 3000, 40_001)[None]
+    torch.testing.assert_close(HU.inverse(HU(levels)).as_tensor(), levels, atol=1e-3, rtol=0)
+
+
+def test_a_percentile_window_fills_its_output_range() -> None:
+    ramp = torch.arange(1001.0).reshape(1, 1001, 1, 1)
+    window = PercentileWindow(output_range=(-1, 1))
+    scaled = window(ramp)
+    torch.testing.assert_close(scaled.as_tensor(), (2 * (ramp - 5) / 990 - 1).clamp(-1, 1))
+    torch.testing.assert_close(window.inverse(scaled).as_tensor(), ramp.clamp(5, 995), atol=1e-3, rtol=0)
+
+
+def test_the_peak_is_the_percentile_of_the_voxels_above_zero() -> None:
+    """Levels 1..1000 and as many zeros: the 99.5th percentile of 1..1000 is 1 + 0.995 * 999."""
+    levels = torch.cat([torch.zeros(1000), torch.arange(1.0, 1001)]).reshape(1, 20, 100, 1)
+    peak = 1 + 0.995 * 999
+    window = PeakWindow()
+    scaled = window(levels)
+    torch.testing.assert_close(scaled.as_tensor(), (2 * levels / peak - 1).clamp(max=1))
+    torch.testing.assert_close(window.inverse(scaled).as_tensor(), levels.clamp(max=peak), atol=1e-3, rtol=0)
+
+
+def test_spikes_do_not_move_the_peak_and_background_stays_at_the_bottom() -> None:
+    levels = volume(shape=(1, 20, 20, 10))
+    levels[:, :5] = 0
+    spiked = levels.clone()
+    spiked[0, 10, 10, 5] = 1e6
+    assert PeakWindow().limits(spiked)[1] == pytest.approx(PeakWindow().limits(levels)[1], rel=0.02)
+    assert (PeakWindow()(spiked)[:, :5] == -1).all()
+
+
+def test_the_peak_is_taken_inside_of_the_mask_only() -> None:
+    levels = torch.full((1, 10, 10, 2), 900.0)
+    levels[:, 5:] = torch.linspace(50, 100, 100).reshape(1, 5, 10, 2)
+    mask = torch.zeros(1, 10, 10, 2, dtype=torch.uint8)
+    mask[:, 5:] = 1
+    assert PeakWindow().limits(levels, mask)[1] == pytest.approx(50 + 0.995 * 50)
+    assert PeakWindow(percentile=100)(levels, mask).as_tensor()[0, -1, -1, -1] == 1
+
+
+MR_LEVELS = volume(shape=(1, 12, 10, 5))
+CT_LEVELS = MR_LEVELS * 3 - 1000
+
+
+@pytest.mark.parametrize(
+    ("levels", "mask", "message"),
+    [
+        (torch.full((1, 4, 4, 2), 7.0), None, r"is constant \(7 everywhere\)"),
+        (torch.zeros(1, 4, 4, 2), None, r"is constant \(0 everywhere\)"),
+        (-MR_LEVELS.as_tensor(), None, r"has no voxel above 0\."),
+        (MR_LEVELS.as_tensor(), torch.zeros(1, 12, 10, 5), r"has no voxel above 0 inside of its mask\."),
+        (
+            MR_LEVELS.as_tensor() / 100 - 2,
+            None,
+            r"holds \d+% negative values down to -1\.\d+, as standardized images",
+        ),
+        (MR_LEVELS.as_tensor(), torch.ones(1, 12, 10, 4), r"has shape \(12, 10, 5\), its mask \(12, 10, 4\)"),
+    ],
+    ids=["constant", "zero", "negative", "empty mask", "z-scores", "mask of another shape"],
+)
+def test_an_image_without_a_peak_is_named(levels: torch.Tensor, mask: torch.Tensor | None, message: str) -> None:
+    image = MetaTensor(levels, meta={"filename_or_obj": "patient007.nii.gz"})
+    with pytest.raises(ValueError, match=rf"patient007\.nii\.gz {message}"):
+        PeakWindow()(image, mask)
+
+
+def test_ringing_of_interpolated_mr_is_no_standardized_image() -> None:
+    levels = MR_LEVELS.as_tensor().clone()
+    levels[:, :4] = torch.randn(1, 4, 10, 5, generator=torch.Generator().manual_seed(0))  # air: around 0, half below
+    assert PeakWindow()(levels)[:, :4].max() < -0.97
+
+
+def test_every_volume_is_scaled_by_its_modality_and_back() -> None:
+    item = {"source": MR_LEVELS.clone(), "target": CT_LEVELS.clone()}
+    window = ModalityWindowd(["source", "target"], ["T1", "CT"])
+    scaled = window(item)
+    assert torch.equal(scaled["source"].as_tensor(), PeakWindow()(MR_LEVELS).as_tensor())
+    assert torch.equal(scaled["target"].as_tensor(), HU(CT_LEVELS).as_tensor())
+    assert scaled["source"].meta["intensity_high"] == PeakWindow().limits(MR_LEVELS)[1]
+    assert scaled["target"].meta["intensity_high"] == 3000
+    restored = window.inverse(scaled)
+    high = scaled["source"].meta["intensity_high"]
+    torch.testing.assert_close(restored["source"].as_tensor(), MR_LEVELS.as_tensor().clamp(0, high), atol=1e-3, rtol=0)
+    torch.testing.assert_close(restored["target"].as_tensor(), CT_LEVELS.as_tensor().clamp(max=3000), atol=1e-3, rtol=0)
+
+
+def test_the_mask_bounds_the_peak_of_mr() -> None:
+    mask = torch.zeros(1, 12, 10, 5, dtype=torch.uint8)
+    mask[:, :3] = 1
+    scaled = ModalityWindowd("source", ["t1"], mask_key="mask")({"source": MR_LEVELS.clone(), "mask": mask})
+    assert scaled["source"].meta["intensity_high"] == PeakWindow().limits(MR_LEVELS[:, :3])[1]
+
+
+def test_ct_for_mr_and_mr_for_ct_are_refused_with_file_key_and_remedy() -> None:
+    ct = MetaTensor(CT_LEVELS.as_tensor(), meta={"filename_or_obj": "p1/ct.nii.gz"})
+    mr = MetaTensor(MR_LEVELS.as_tensor(), meta={"filename_or_obj": "p1/mr.nii.gz"})
+    with pytest.raises(ValueError, match=r"p1/ct\.nii\.gz \(source\) looks like CT in Hounsfield units.*Name it 'ct'"):
+        ModalityWindowd("source", ["t1"])({"source": ct})
+    with pytest.raises(ValueError, match=r"p1/mr\.nii\.gz \(target\) does not look like CT.*Name the MR sequence"):
+        ModalityWindowd("target", ["ct"])({"target": mr})
+
+
+@pytest.mark.parametrize(("lowest", "modality"), [(-100, "flair"), (-30, "t2"), (-201, "ct"), (-3024, "Ct")])
+def test_limits_of_what_a_modality_may_hold(lowest: float, modality: str) -> None:
+    check_modality(torch.tensor([float(lowest), 500.0]), modality, "source")
+
+
+def test_impossible_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="two rising levels"):
+        FixedWindow(0, 1, output_range=(1, -1))
+    with pytest.raises(ValueError, match="0 < percentile <= 100"):
+        PeakWindow(0)
+    with pytest.raises(ValueError, match="one name per key"):
+        ModalityWindowd(["source", "target"], "ct")

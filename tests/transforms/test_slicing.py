@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose
+from monai.transforms import Compose, ResizeWithPadOrCrop
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from common.transforms.slicing import (
     CropOrError,
@@ -16,8 +15,9 @@ from common.transforms.slicing import (
     RandSliced,
     RespaceInPlane,
     RespaceInPlaned,
-    resampling_matrix,
-    slice_affine,
+    SliceBlock,
+    SliceBlockd,
+    slice_block,
 )
 
 OBLIQUE = torch.tensor(
@@ -46,16 +46,6 @@ def assert_in_place(image: MetaTensor, border: int = 0, atol: float = 2e-3) -> N
     expected = world_field(tuple(image.shape[1:]), image.affine)
     inside = (slice(None), slice(border, image.shape[1] - border), slice(border, image.shape[2] - border))
     torch.testing.assert_close(image.as_tensor()[inside], expected[inside], atol=atol, rtol=0)
-
-
-@pytest.mark.parametrize(("size", "ratio"), [(20, 1.0), (20, 2.0), (21, 2.7), (20, 0.4), (33, 1.3)])
-def test_weights_agree_with_antialiased_interpolation(size: int, ratio: float) -> None:
-    row = torch.randn(1, 1, 1, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    peer = interpolate(row, scale_factor=(1.0, 1 / ratio), mode="bilinear", antialias=True)[0, 0, 0]
-    matrix = resampling_matrix(size, len(peer), ratio)
-    inner = slice(1, -1)  # at the very edge the two cut the triangle differently
-    torch.testing.assert_close((matrix @ row[0, 0, 0])[inner], peer[inner], atol=1e-6, rtol=0)
-    torch.testing.assert_close(matrix.sum(1), torch.ones(len(peer), dtype=torch.float64))
 
 
 @pytest.mark.parametrize("spacing_mm", [0.6, 1.0, 2.9, (0.5, 3.0)])
@@ -100,6 +90,21 @@ def test_no_spacing_changes_nothing() -> None:
     assert RespaceInPlane(None).inverse(source) is source
 
 
+def test_a_spacing_within_the_tolerance_is_left_alone_axis_by_axis() -> None:
+    """Pixels of 1.1 x 1.266 mm (the affine's columns): 4.3 % below and 10.1 % above 1.15 mm."""
+    source, respace = in_space(), RespaceInPlane(1.15, tolerance=0.05)
+    image = respace(source)
+    assert image.shape[1] == source.shape[1]
+    assert image.shape[2] > source.shape[2]
+    torch.testing.assert_close(image.affine[:, 0], OBLIQUE[:, 0])
+    assert_in_place(image, border=3)
+    torch.testing.assert_close(respace.inverse(image).affine, OBLIQUE)
+    untouched = RespaceInPlane(1.15, tolerance=0.12)
+    assert torch.equal(untouched(source).as_tensor(), source.as_tensor())
+    assert torch.equal(untouched.inverse(untouched(source)).as_tensor(), source.as_tensor())
+    assert not source.applied_operations
+
+
 def test_label_maps_keep_their_values_and_their_place() -> None:
     label = MetaTensor(torch.zeros(1, 40, 40, 2), affine=torch.eye(4))
     label[:, 10:30, 16:20] = 3.0
@@ -140,6 +145,23 @@ def test_padding_on_request_is_black_and_in_place() -> None:
     torch.testing.assert_close(padded.as_tensor()[:, 3:-3], expected[:, 3:-3], atol=1e-3, rtol=0)
 
 
+def test_padding_and_inverse_use_the_given_background() -> None:
+    crop, source = CropOrError((8, 40), pad=True, fill=-1000.0), in_space()
+    assert (crop(source)[:, :, :4] == -1000).all()
+    restored = crop.inverse(crop(source))
+    assert (restored != -1000).sum() == 8 * 31 * 4
+    assert (restored[:, :5] == -1000).all()
+
+
+@pytest.mark.parametrize("size", [(8, 9), (7, 12), (40, 16), (41, 42), (24, 33), (23, 31)])
+@pytest.mark.parametrize("shape", [(23, 31, 2), (24, 30, 2)])
+def test_crop_and_padding_lie_where_monai_puts_them(size: tuple[int, int], shape: tuple[int, int, int]) -> None:
+    image = CropOrError(size, pad=True)(in_space(shape))
+    peer = ResizeWithPadOrCrop((*size, -1))(in_space(shape))
+    assert torch.equal(image.as_tensor(), peer.as_tensor())
+    torch.testing.assert_close(image.affine, peer.affine)
+
+
 @pytest.mark.parametrize("size", [(8, 9), (40, 16)], ids=["crop", "pad and crop"])
 def test_inverse_of_the_crop_restores_size_and_affine(size: tuple[int, int]) -> None:
     crop, source = CropOrError(size, pad=True), in_space()
@@ -148,6 +170,91 @@ def test_inverse_of_the_crop_restores_size_and_affine(size: tuple[int, int]) -> 
     torch.testing.assert_close(restored.affine, OBLIQUE)
     kept = restored.as_tensor() != 0
     torch.testing.assert_close(restored.as_tensor()[kept], source.as_tensor()[kept])
+
+
+def layers(*counts: int) -> MetaTensor:
+    """Mask (1, 8, 8, Z) with ``counts[z]`` voxels in slice z."""
+    mask = torch.zeros(64, len(counts), dtype=torch.uint8)
+    for z, count in enumerate(counts):
+        mask[:count, z] = 1
+    return MetaTensor(mask.reshape(1, 8, 8, -1), meta={"filename_or_obj": "patient004.nii.gz"})
+
+
+@pytest.mark.parametrize(
+    ("counts", "number", "block"),
+    [
+        ((0, 0, 1, 1, 1, 1, 1, 0, 0, 0), 3, (3, 3)),
+        ((0, 0, 1, 1, 1, 1, 1, 0, 0, 0), 4, (2, 4)),
+        ((0, 9, 1, 1, 1, 1, 1, 1, 1, 0), 3, (0, 3)),  # weighed by voxels: half of them lie in slice 1
+        ((9, 0, 0, 0, 0, 0), 4, (0, 4)),
+        ((0, 0, 0, 0, 0, 9), 4, (2, 4)),
+        ((0, 2, 2, 0), 1, (1, 1)),
+        ((0, 1, 0), 5, (0, 3)),
+        ((0, 1, 0), 3, (0, 3)),
+        ((0, 1, 0), None, (0, 3)),
+        ((0, 0, 0), None, (0, 3)),
+    ],
+    ids=[
+        "odd",
+        "even",
+        "by voxels",
+        "bottom",
+        "top",
+        "lower of two",
+        "too thin",
+        "just enough",
+        "all",
+        "all of nothing",
+    ],
+)
+def test_the_block_lies_around_the_median_slice_and_inside_of_the_volume(
+    counts: tuple[int, ...], number: int | None, block: tuple[int, int]
+) -> None:
+    assert slice_block(layers(*counts), number) == block
+
+
+def test_the_median_slice_is_that_of_all_foreground_voxels() -> None:
+    """Oracle: the median over the list of z coordinates (odd counts, so that it is a slice)."""
+    counts = np.random.default_rng(0).integers(0, 64, 41)
+    counts[0] += 1 - counts.sum() % 2
+    coordinates = np.repeat(np.arange(41), counts)
+    assert slice_block(layers(*counts.tolist()), 1) == (int(np.median(coordinates)), 1)
+
+
+def test_a_block_of_slices_stays_in_place_and_comes_back() -> None:
+    mask = torch.zeros(1, 23, 31, 9, dtype=torch.uint8)
+    mask[..., 5:8] = 1
+    item = {"source": in_space((23, 31, 9)), "label": in_space((23, 31, 9)), "mask": MetaTensor(mask, affine=OBLIQUE)}
+    block = SliceBlockd(["source", "label", "mask"], "mask", 3, fill=[-1.0, -7.0, 0.0])
+    cut = block(item)
+    assert cut["source"].meta["slice_block"] == (5, 3)
+    assert cut["mask"].shape == (1, 23, 31, 3)
+    assert cut["mask"].min() == 1
+    assert_in_place(cut["source"])
+    assert_in_place(cut["label"])
+    restored = block.inverse(cut)
+    for key, fill in (("source", -1), ("label", -7), ("mask", 0)):
+        torch.testing.assert_close(restored[key].affine, OBLIQUE)
+        assert torch.equal(restored[key][..., 5:8].as_tensor(), item[key][..., 5:8].as_tensor())
+        assert (restored[key][..., :5] == fill).all()
+        assert (restored[key][..., 8:] == fill).all()
+        assert not restored[key].applied_operations
+
+
+def test_left_out_slices_of_the_mask_are_0_whatever_the_images_get() -> None:
+    item = {"source": in_space((8, 8, 3)), "mask": layers(0, 1, 0)}
+    block = SliceBlockd(["source", "mask"], "mask", 1)
+    assert block.inverse(block(item))["mask"].sum() == 1
+
+
+def test_a_thin_volume_is_kept_whole_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    volume = MetaTensor(torch.rand(1, 8, 8, 3), meta={"filename_or_obj": "patient004.nii.gz"})
+    block = SliceBlockd(["source", "mask"], "mask", 5)
+    for _ in range(2):
+        assert block({"source": volume, "mask": layers(0, 1, 0)})["source"].shape == volume.shape
+    assert [record.message for record in caplog.records] == [
+        "patient004.nii.gz has 3 slices, fewer than 5: all are taken."
+    ]
 
 
 def test_slices_restack_to_the_same_cine() -> None:
@@ -159,13 +266,6 @@ def test_slices_restack_to_the_same_cine() -> None:
     restored = cut.inverse(stack * 1.0)
     assert torch.equal(restored.as_tensor(), cine.as_tensor())
     torch.testing.assert_close(restored.affine, OBLIQUE)
-
-
-def test_the_affine_of_a_slice_is_the_place_of_its_voxels() -> None:
-    source = in_space()
-    for index in range(4):
-        part = MetaTensor(source.as_tensor()[..., index : index + 1], affine=slice_affine(source.affine, index))
-        assert_in_place(part)
 
 
 def test_a_random_slice_is_the_same_for_image_and_label_and_stays_in_place() -> None:
@@ -197,3 +297,11 @@ def test_impossible_settings_are_refused() -> None:
         RespaceInPlane(500.0)(in_space())
     with pytest.raises(ValueError, match="two positive numbers"):
         CropOrError((96, 96, 8))
+    with pytest.raises(ValueError, match="tolerance=5"):
+        RespaceInPlane(1.0, tolerance=5)
+    with pytest.raises(ValueError, match="number=0 must be positive"):
+        SliceBlock(0)
+    with pytest.raises(ValueError, match=r"patient004\.nii\.gz: the mask is empty"):
+        SliceBlock(2)(MetaTensor(torch.zeros(1, 8, 8, 3)), layers(0, 0, 0))
+    with pytest.raises(ValueError, match=r"shape \(8, 8, 4\), its mask \(8, 8, 3\)"):
+        SliceBlock(2)(MetaTensor(torch.zeros(1, 8, 8, 4)), layers(0, 1, 0))

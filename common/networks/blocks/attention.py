@@ -35,13 +35,17 @@ class SelfAttention(nn.Module):
         return self.proj(y.transpose(1, 2).flatten(-2))  # (B, N, D)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """``softmax(q k^T / sqrt(d)) v`` for q, k, v ``(B, heads, N, d)``.
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """``softmax(q k^T / sqrt(d) + mask) v`` for q ``(B, heads, N, d)``, k ``(B, heads, M, d)``, v ``(B, heads, M, e)``.
+
+    mask broadcasts to ``(B, heads, N, M)``: numbers are added to the scores, of booleans only the true ones attend.
 
     Fused, except in bfloat16 on a CPU: there the backward pass of the fused kernel costs several times that of two
     matrix products around a softmax.
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
-        scores = (q / math.sqrt(q.shape[-1])) @ k.mT  # (B, heads, N, N)
+        scores = (q / math.sqrt(q.shape[-1])) @ k.mT  # (B, heads, N, M)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
         return scores.softmax(dim=-1) @ v
-    return F.scaled_dot_product_attention(q, k, v)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
