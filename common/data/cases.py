@@ -83,7 +83,7 @@ def find_cases(
     fov_mm: float | None = None,
     seed: int | None = None,
     cine: bool | None = None,
-    ideal: bool | None = None,
+    bias_field: bool | None = None,
 ) -> list[dict]:
     """List the images of a data set, or of one section of its patient-level split.
 
@@ -97,7 +97,7 @@ def find_cases(
         held_out: patients that form the validation and the test section, all others train (cross-validation); empty:
             the data set's own rule.
         frames: "all" frames of a cine, or only the "labelled" ones.
-        cases, size, slices, fov_mm, seed, cine, ideal: of a phantom only (None: the generator's default); an archive
+        cases, size, slices, fov_mm, seed, cine, bias_field: of a phantom only (None: the generator's default); an archive
             is what it is.
 
     Returns:
@@ -114,7 +114,7 @@ def find_cases(
     if frames not in ("all", "labelled"):
         raise ValueError(f"Unknown frames {frames!r}; choose 'all' or 'labelled'.")
     _require_names(dataset, images or {}, optional or {})
-    root = dataset_root(dataset, dataset_dir, PhantomOptions(cases, size, slices, fov_mm, seed, cine, ideal))
+    root = dataset_root(dataset, dataset_dir, PhantomOptions(cases, size, slices, fov_mm, seed, cine, bias_field))
     found = entry.read(root, frames)
     _require_unique(found, root)
     homes = by_request(found, held_out) if held_out else [[home] for home in entry.sections(found)]

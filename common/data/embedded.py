@@ -16,7 +16,7 @@ class PhantomOptions:
     fov_mm: float | None = None
     seed: int | None = None
     cine: bool | None = None
-    ideal: bool | None = None
+    bias_field: bool | None = None
 
     def only(self, *names: str) -> dict[str, Any]:
         """The given ones among ``names``, as keyword arguments."""
@@ -43,7 +43,7 @@ def write_brain(layout: str) -> Callable[[Path, PhantomOptions], Path]:
     def write(root: Path, options: PhantomOptions) -> Path:
         from .phantoms.brain import write_brain_phantom
 
-        chosen = options.only("cases", "size", "slices", "fov_mm", "seed", "ideal")
+        chosen = options.only("cases", "size", "slices", "fov_mm", "seed", "bias_field")
         return write_brain_phantom(root, layout=layout, **chosen)
 
     return write

@@ -16,6 +16,8 @@ def volumes_to_translate(
     mask_dir: str | Path | None = None,
     cases: int | None = None,
     size: int | None = None,
+    fov_mm: float | None = None,
+    bias_field: bool | None = None,
 ) -> list[dict[str, str]]:
     """Items with ``image``, ``case`` (usable as a file name) and, if there is one, ``mask``, in the order of the names.
 
@@ -23,7 +25,7 @@ def volumes_to_translate(
         input_dir: a NIfTI, MetaImage or NRRD file, a folder with one DICOM series, or a folder that holds any number of
             these at any depth. None: one section of a data set.
         source: name of the image to take from each case of the data set.
-        dataset, dataset_dir, section, cases, size: see `find_cases`; of no effect with ``input_dir``.
+        dataset, dataset_dir, section, cases, size, fov_mm, bias_field: see `find_cases`; of no effect with ``input_dir``.
         mask_dir: folder with masks of the body or brain under the names of the volumes; every volume must have one.
 
     Raises:
@@ -31,7 +33,16 @@ def volumes_to_translate(
         ValueError: two volumes would give the same file name.
     """
     if input_dir is None:
-        found = find_cases(dataset, dataset_dir, section, images={"image": source}, cases=cases, size=size)
+        found = find_cases(
+            dataset,
+            dataset_dir,
+            section,
+            images={"image": source},
+            cases=cases,
+            size=size,
+            fov_mm=fov_mm,
+            bias_field=bias_field,
+        )
         return [{"image": case["image"], "case": case["case"]} for case in found]
     path = Path(input_dir)
     if path.is_file():

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 import torch
+from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.utils import convert_to_tensor
 from torch import Tensor
@@ -100,7 +101,7 @@ class TranslationInferer(Inferer):
         """
         translator = cast(Translator, unwrap(network))
         translator.check_ready()
-        inputs = convert_to_tensor(inputs, track_meta=False)
+        original, inputs = inputs, convert_to_tensor(inputs, track_meta=False)
         if tuple(inputs.shape[1:4]) != (1, *translator.image_size):
             raise ValueError(
                 f"TranslationInferer: got sources of shape {tuple(inputs.shape)}; this network takes slices of "
@@ -116,7 +117,7 @@ class TranslationInferer(Inferer):
             self._volume(volume, network, translator, _case_number(name))
             for volume, name in zip(inputs, cases, strict=True)
         ]
-        return torch.stack(volumes)
+        return _like(torch.stack(volumes), original)
 
     def _volume(self, volume: Tensor, network: Callable[..., Any], translator: Translator, case: int) -> Tensor:
         """(1, X, Y, Z) -> (num_samples, X, Y, Z)."""
@@ -168,6 +169,15 @@ class TranslationInferer(Inferer):
             for key in keys
         ]
         return torch.cat(maps, dim=1).to(source.device)
+
+
+def _like(volumes: Tensor, original: Tensor) -> Tensor:
+    """With the geometry of the source where that has one: ``Invertd`` asks for it."""
+    if not isinstance(original, MetaTensor):
+        return volumes
+    result = MetaTensor(volumes).copy_meta_from(original)
+    result.is_batch = original.is_batch
+    return result
 
 
 def _case_number(name: str) -> int:

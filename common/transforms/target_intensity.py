@@ -8,6 +8,7 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
+from monai.utils import convert_to_tensor
 from torch import Tensor
 
 from ..state_files import load_state
@@ -53,7 +54,7 @@ class TargetIntensity(Transform):
         if mask is None:
             return result
         background = AIR_HU if self.ct else 0.0
-        inside = torch.as_tensor(mask).to(result.device) > 0
+        inside = convert_to_tensor(mask, track_meta=False).to(result.device) > 0  # the place is the image's
         return torch.where(inside, result, torch.full_like(result, background))
 
 

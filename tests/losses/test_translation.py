@@ -56,3 +56,16 @@ def test_unusable_settings_and_shapes_are_refused() -> None:
         TranslationLoss("clipped")
     with pytest.raises(ValueError, match=r"prediction \(2, 1, 4, 4\) and target image \(2, 4, 4\)"):
         TranslationLoss()(torch.zeros(2, 1, 4, 4), target(torch.zeros(2, 4, 4), 1, 1))
+
+
+def test_the_perceptual_term_is_added_with_its_factor() -> None:
+    class Distance(torch.nn.Module):
+        def forward(self, pred: Tensor, image: Tensor) -> Tensor:
+            return (pred - image).abs().mean()
+
+    pred, target = torch.full((2, 1, 4, 4), 0.75), {"image": torch.full((2, 1, 4, 4), 0.25), "t": torch.tensor([1, 2])}
+    loss = TranslationLoss(perceptual=Distance(), perceptual_weight=3.0)
+    assert loss(pred, target).item() == pytest.approx(0.25 + 3 * 0.5)
+    assert TranslationLoss(perceptual=Distance())(pred, target).item() == pytest.approx(0.25)
+    with pytest.raises(ValueError, match="needs a `perceptual` distance"):
+        TranslationLoss(perceptual_weight=1.0)

@@ -21,7 +21,7 @@ RECIPE_VERSION = 1
 FOV_MM = 224.0
 REVISIT_EVERY = 8
 _SLICES = (8, 40)
-_DEFAULTS = {"fov_mm": FOV_MM, "slices": 32, "isotropic": False, "maps": False, "ideal": False, "duplicates": 0}
+_DEFAULTS = {"fov_mm": FOV_MM, "slices": 32, "isotropic": False, "maps": False, "ideal": False, "bias_field": True, "duplicates": 0}
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,21 @@ class BrainJob:
     layout: str
     maps: bool
     ideal: bool
+    bias_field: bool
 
     def draw(self) -> BrainCase:
         """The head of this job."""
         shown = LAYOUTS[self.layout].lesions(self.case)
-        return BrainCase(self.seed, self.case, self.grid, shown, visit=self.visit, copy=self.copy, ideal=self.ideal)
+        return BrainCase(
+            self.seed,
+            self.case,
+            self.grid,
+            shown,
+            visit=self.visit,
+            copy=self.copy,
+            ideal=self.ideal,
+            bias_field=self.bias_field,
+        )
 
 
 def write_brain_phantom(
@@ -56,6 +66,7 @@ def write_brain_phantom(
     isotropic: bool = False,
     maps: bool = False,
     ideal: bool = False,
+    bias_field: bool = True,
     duplicates: int = 0,
 ) -> Path:
     """Write the phantom below ``root`` unless it is there, and return its folder.
@@ -74,6 +85,8 @@ def write_brain_phantom(
         isotropic: slices as thick as the pixels over the same height.
         maps: also write ``maps/<case>.nii.gz``, the fraction of every tissue in each voxel on the uncropped grid.
         ideal: switch noise, bias and texture off.
+        bias_field: False leaves the coils' bias field out of the MR images, as after a correction (N4, for instance).
+            Each contrast has its own field, of which the others tell nothing.
         duplicates: that many training patients come a second time as test patients, with new noise only: positive
             control of a report on memorization.
 
@@ -85,7 +98,7 @@ def write_brain_phantom(
     if cases < 1:
         raise ValueError(f"write_brain_phantom: cases={cases} must be at least 1.")
     grid = _grid(size, slices, float(fov_mm), isotropic)
-    jobs = [BrainJob(k, k, 0, 0, seed, grid, layout, maps, ideal) for k in range(cases)]
+    jobs = [BrainJob(k, k, 0, 0, seed, grid, layout, maps, ideal, bias_field) for k in range(cases)]
     copies = _duplicates(jobs, duplicates)
     if LAYOUTS[layout].revisits:
         jobs += [replace(job, visit=1) for job in jobs if job.case % REVISIT_EVERY == 0]
@@ -98,6 +111,7 @@ def write_brain_phantom(
         "isotropic": isotropic,
         "maps": maps,
         "ideal": ideal,
+        "bias_field": bias_field,
         "duplicates": duplicates,
     }
     name = phantom_name("brain", layout, RECIPE_VERSION, options, _DEFAULTS, size)

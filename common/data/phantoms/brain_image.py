@@ -35,12 +35,23 @@ class BrainCase:
         visit: 0, or 1 for a second scan: grown tumor, other scanner and noise.
         copy: number of a repeated scan that differs in nothing but noise.
         ideal: no noise, bias or texture: grey level = gain times signal equation in pure voxels.
+        bias_field: False leaves out the bias field only.
     """
 
     def __init__(
-        self, seed: int, case: int, grid: Grid, shown: Shown, *, visit: int = 0, copy: int = 0, ideal: bool = False
+        self,
+        seed: int,
+        case: int,
+        grid: Grid,
+        shown: Shown,
+        *,
+        visit: int = 0,
+        copy: int = 0,
+        ideal: bool = False,
+        bias_field: bool = True,
     ) -> None:
         self.seed, self.case, self.visit, self.copy, self.ideal = seed, case, visit, copy, ideal
+        self.bias_field = bias_field
         self.grid = grid
         anatomy = anatomy_stream(seed, case)
         self.parameters = draw_parameters(anatomy)
@@ -110,7 +121,8 @@ class BrainCase:
             return image
         whole = self.head.whole
         image *= 1 + _TEXTURE * whole.field(self._fields.texture)
-        image *= np.exp(scanner.bias * whole.field(self._bias[contrast]))
+        if self.bias_field:
+            image *= np.exp(scanner.bias * whole.field(self._bias[contrast]))
         stream = noise_stream(self.seed, self.case, contrast, self.visit, self.copy)
         return rician(image, scanner.gain / scanner.snr, stream.normals(2, *image.shape))
 

@@ -145,3 +145,18 @@ def test_bias_and_gain_differ_between_contrasts_and_visits() -> None:
 def test_an_unknown_contrast_is_refused() -> None:
     with pytest.raises(ValueError, match="contrast 'swi' is not one of t1n, t1c"):
         brain_case(0, Shown(), size=64).magnetic_resonance("swi")
+
+
+def test_the_bias_field_is_all_that_a_corrected_image_lacks() -> None:
+    """The two images differ by exp(strength times field), where noise is small; without it white matter is even."""
+    options = {"seed": 0, "case": 3, "grid": Grid(64, 224.0, 32), "shown": Shown()}
+    biased, corrected = BrainCase(**options), BrainCase(**options, bias_field=False)
+    images = [head.magnitude("t2f") for head in (biased, corrected)]
+    white = fractions_of(biased)["white"] > 0.999
+    field = biased.head.whole.field(biased._bias["t2f"])[white]
+    strength = biased.scanner.contrasts["t2f"].bias
+    log_ratio = np.log(images[0][white] / images[1][white])
+    assert np.corrcoef(log_ratio, field)[0, 1] > 0.98
+    assert np.polyfit(field, log_ratio, 1)[0] == pytest.approx(strength, rel=0.05)
+    spread = [np.std(np.log(image[white])) for image in images]
+    assert spread[1] < 0.05 < spread[0]
