@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from common.cropping import center_crop, crop_at
-from common.pictures import evenly_spaced, heat_colors, image_grid, save_png
+from common.pictures import evenly_spaced, heat_colors, image_grid, radiological, save_png
 
 
 def test_grid_shows_x_to_the_right() -> None:
@@ -27,6 +27,13 @@ def test_grid_clips_scales_and_takes_color() -> None:
     assert picture[0, 0].tolist() == [255, 0, 128]
     with pytest.raises(ValueError, match="2 channels"):
         image_grid(torch.zeros(1, 2, 4, 4))
+
+
+def test_slices_of_ras_volumes_are_drawn_nose_up_and_with_the_patients_left_at_the_right() -> None:
+    images = torch.zeros(1, 1, 4, 3)
+    images[0, 0, 0, 2] = 1.0  # left end of the patient, front
+    picture = image_grid(radiological(images), gap=0)[..., 0]
+    assert np.argwhere(picture == 255).tolist() == [[0, 3]]  # upper right corner
 
 
 def test_heat_goes_from_black_over_red_and_yellow_to_white() -> None:

@@ -36,8 +36,8 @@ class Scale(NamedTuple):
 class Example:
     """One slice.
 
-    ``images``: by column, (X, Y) in [0, 1]; ``region``: (X, Y), outlined where differences are shown; ``psnr``: in dB, of
-    the columns that show a method.
+    ``images``: by column, (X, Y) in [0, 1]; ``region``: (X, Y), outlined where differences are shown; ``psnr``: in dB,
+    of the columns that show a method.
     """
 
     case: str

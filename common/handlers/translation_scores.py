@@ -34,7 +34,7 @@ PROTOCOLS = {
         {"psnr": "dB, 10 log10(1 / MSE) of each slice, arithmetic mean; exact slices are left out and counted"},
     ),
     "region": Protocol(
-        "the slices and intensities of 'paper', all voxels of a case's labeled region (a lesion, for instance) at once; "
+        "the slices and intensities of 'paper', over all voxels of a case's labeled region (a lesion, for instance); "
         "cases without one are left out",
         {
             "absolute_error": "mean |prediction - target|, of the range [0, 1]",

@@ -90,3 +90,14 @@ def test_tensorboard_gets_the_picture(tmp_path: Path, images: dict[str, Tensor])
 def test_a_grid_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="total=0"):
         TranslationGrid(tmp_path, total=0)
+
+
+def test_the_nose_is_up_and_the_patients_left_at_the_right(tmp_path: Path) -> None:
+    marked = torch.full((1, 1, WIDTH, HEIGHT), -1.0)
+    marked[0, 0, 0, -1] = 1.0  # of a volume in RAS: the patient's left end, front
+    evaluate(
+        TranslationGrid(tmp_path, total=1, name="grid.png"), dict.fromkeys(("image", "pred", "label"), marked), [[0]]
+    )
+    picture = np.asarray(Image.open(tmp_path / "grid.png"))[..., 0]
+    assert picture[GAP, GAP + WIDTH - 1] == 255
+    assert (picture[GAP : GAP + HEIGHT, GAP : GAP + WIDTH] == 255).sum() == 1
