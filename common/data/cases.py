@@ -97,8 +97,8 @@ def find_cases(
         held_out: patients that form the validation and the test section, all others train (cross-validation); empty:
             the data set's own rule.
         frames: "all" frames of a cine, or only the "labelled" ones.
-        cases, size, slices, fov_mm, seed, cine, bias_field: of a phantom only (None: the generator's default); an archive
-            is what it is.
+        cases, size, slices, fov_mm, seed, cine, bias_field: of a phantom only (None: the generator's default); an
+            archive is what it is.
 
     Returns:
         Items with ``patient``, ``case`` (unique) and the paths of the images, sorted by case. The keys of the paths are

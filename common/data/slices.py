@@ -207,7 +207,8 @@ class SliceDataset(Dataset):
                 f"usable: in each {rule}. Lower min_foreground, or check the images and the intensity window."
             )
         writer.finish()
-        logger.info("%d slices of %d images; dropped %d where %s.", writer.count, len(self.data), dropped, rule)
+        why = f"; dropped {dropped} where {rule}" if self.min_foreground is not None else ""
+        logger.info("%d slices of %d images%s.", writer.count, len(self.data), why)
         return np.concatenate(origin), np.stack(affines), np.array(levels)
 
     def _decoded(self) -> Iterator[tuple[NDArray[np.float32], int, NDArray[np.float64], list[float]]]:

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..atomic import write_text
 from ..parallel import process_rank
 from .listing import Case
+
+logger = logging.getLogger(__name__)
 
 SECTIONS = ("training", "validation", "test")
 
@@ -58,3 +61,26 @@ def write_split(path: str | Path, sections: Mapping[str, Sequence[Case]]) -> Non
         for section, cases in sections.items()
     }
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def require_unseen(path: str | Path, cases: Sequence[Case]) -> None:
+    """Raise if a case to be evaluated belongs to a patient that the weights were trained on.
+
+    Args:
+        path: file of :func:`write_split` that the training has left; without it nothing is known, which is logged.
+        cases: what is to be evaluated.
+
+    Raises:
+        ValueError: names the first such patients.
+    """
+    path = Path(path)
+    if not path.is_file():
+        logger.warning("There is no %s: it cannot be checked that no training patient is evaluated.", path)
+        return
+    trained = set(json.loads(path.read_text(encoding="utf-8")).get("training", {}).get("patients", []))
+    seen = sorted(trained & {case["patient"] for case in cases})
+    if seen:
+        raise ValueError(
+            f"{len(seen)} patient(s) to be evaluated were trained on ({', '.join(seen[:5])}), says {path}. Evaluate "
+            "with the options of the training (held_out above all), or in another output_dir."
+        )

@@ -86,7 +86,7 @@ def text_tokens(
 
     Args:
         source: "biomedclip" reads ``cache``; "table" makes the text-free table, a stand-in that holds no knowledge.
-        task: name of the translation; one of those in ``prompts``, if given.
+        task: name of the translation; for BiomedCLIP one of those in ``prompts``.
         dataset: name of the data set; the table is for embedded phantoms (``..._phantom``).
         cache: file of :func:`write_text_cache`.
         prompts: JSON file of the prompts, which must be those of the cache.
@@ -99,19 +99,22 @@ def text_tokens(
     """
     if source not in get_args(TextSource):
         raise ValueError(f"text_tokens: source {source!r} is unknown; choose one of {', '.join(get_args(TextSource))}.")
-    texts = None if prompts is None else read_prompts(prompts)
-    if texts is not None and task not in texts:
-        raise ValueError(f"text_tokens: {prompts} has no prompt for task {task!r}; it has {', '.join(texts)}.")
     if source == "table":
         if "_phantom" not in dataset and not allow_table:
             raise ValueError(
                 f"text_tokens: the text-free table was asked for, but {dataset!r} is not an embedded phantom. It holds "
-                f"no knowledge. For BiomedCLIP's tokens: source='biomedclip', after\n    {COMMAND}\n"
-                "To use the table all the same, say allow_table=True; to do without: a network with guidance='none'."
+                f"no knowledge. For BiomedCLIP's tokens: --text_source biomedclip, after\n    {COMMAND}\n"
+                "To use the table all the same: --allow_text_table True; to do without text: --guidance none."
             )
         return TextTokens(table_tokens(task), "table", "", task)
+    texts = None if prompts is None else read_prompts(prompts)
     if cache is None or texts is None:
         raise ValueError("text_tokens: source='biomedclip' needs the cache file and the prompts it was made from.")
+    if task not in texts:
+        raise ValueError(
+            f"text_tokens: {prompts} has no prompt for task {task!r}; it has {', '.join(texts)}. Add a sentence "
+            f"for it, then\n    {COMMAND}"
+        )
     header, entries = read_text_cache(cache)
     if header.provenance != source:
         raise ValueError(
@@ -190,8 +193,8 @@ def read_text_cache(path: str | os.PathLike) -> tuple[CacheHeader, dict[str, Cac
     if not path.is_file():
         raise FileNotFoundError(
             f"read_text_cache: no text embeddings at {path}. Write them once with\n    {COMMAND}\n"
-            "or do without text: source='table' (the text-free table, for embedded phantoms) or a network with "
-            "guidance='none'."
+            "or do without text: --text_source table (the text-free table, for embedded phantoms), "
+            "--text_source learned, or --guidance none."
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -5,6 +5,8 @@ from pathlib import Path
 from .cases import find_cases
 from .readers.image_folder import EXTENSIONS, read_image_folder
 
+FLAT = (".png", ".jpg", ".jpeg", ".avi", ".mp4")  # beside volumes, screenshots
+
 
 def volumes_to_translate(
     input_dir: str | Path | None,
@@ -23,9 +25,10 @@ def volumes_to_translate(
 
     Args:
         input_dir: a NIfTI, MetaImage or NRRD file, a folder with one DICOM series, or a folder that holds any number of
-            these at any depth. None: one section of a data set.
+            these at any depth (pictures and videos in it are left out). None: one section of a data set.
         source: name of the image to take from each case of the data set.
-        dataset, dataset_dir, section, cases, size, fov_mm, bias_field: see `find_cases`; of no effect with ``input_dir``.
+        dataset, dataset_dir, section, cases, size, fov_mm, bias_field: see `find_cases`; of no effect with
+            ``input_dir``.
         mask_dir: folder with masks of the body or brain under the names of the volumes; every volume must have one.
 
     Raises:
@@ -48,7 +51,12 @@ def volumes_to_translate(
     if path.is_file():
         items = [{"image": str(path), "case": _stem(path.name)}]
     else:
-        items = [{"image": case["image"], "case": _stem(case["case"])} for case in read_image_folder(path, "all")]
+        found = [case for case in read_image_folder(path, "all") if not case["image"].lower().endswith(FLAT)]
+        if not found:
+            raise FileNotFoundError(
+                f"{path} holds pictures or videos only; volumes are read from NIfTI, MetaImage or DICOM."
+            )
+        items = [{"image": case["image"], "case": _stem(case["case"])} for case in found]
     names = [item["case"] for item in items]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -130,9 +130,9 @@ def random_flips(images: Tensor, axes: Sequence[int], probability: float, genera
 class PairPrepareBatch(PrepareBatch):
     """Evaluation and inference of a translator: the source as input, the target (if there is one) beside it.
 
-    A batch holds slices (B, 1, X, Y) or volumes (B, 1, X, Y, Z) under ``source_key``, and, where known, ``target`` of the
-    same shape, ``index`` (B,) and ``case`` (names); the last two are passed to the inferer, which seeds its noise by
-    them.
+    A batch holds slices (B, 1, X, Y) or volumes (B, 1, X, Y, Z) under ``source_key``, and, where known, ``target``
+    of the same shape, ``index`` (B,) and ``case`` (names); the last two are passed to the inferer, which seeds its
+    noise by them.
 
     Args:
         source_key: key of the source, ``source`` or ``image``.

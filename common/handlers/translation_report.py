@@ -16,6 +16,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from ..atomic import atomic_path, write_text
+from ..inferers.translation import BACKGROUND, FOREGROUND_LEVEL
 from ..metrics.image_quality import unit_range
 from ..metrics.pointwise import PointwiseMap
 from ..parallel import gather_objects, process_rank
@@ -76,7 +77,8 @@ class TranslationReport:
     ``mask``, optionally ``region`` (a label map); of the output: ``pred`` (K, X, Y, Z), K samples, and the target as
     ``label``. With ``restore`` also ``target_native`` in HU and ``mask_native``, both (1, X', Y', Z').
 
-    Only the slices of the block that training takes are scored, but for the protocol ``synthrad``. Memory does not grow
+    Predictions are background outside of the mask, as in the files that inference writes. Only the slices of the block
+    that training takes are scored, but for the protocol ``synthrad``. Memory does not grow
     with the number of cases beyond their scores.
 
     Args:
@@ -208,6 +210,8 @@ class TranslationReport:
         )
         if not samples.isfinite().all():
             raise ValueError("the prediction holds values that are NaN or infinite; check the weights.")
+        outside = (mask <= 0) & (source <= FOREGROUND_LEVEL)  # the rim of a resampled source counts as inside
+        samples = torch.where(outside, torch.full_like(samples, BACKGROUND), samples)  # as in the files of inference
         methods = {"prediction": samples[:1]}
         if len(samples) > 1:
             methods["mean_of_samples"] = samples.mean(0, keepdim=True)

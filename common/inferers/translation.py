@@ -5,18 +5,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 import torch
-from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.utils import convert_to_tensor
 from torch import Tensor
 
 from ..diffusion.residual_shift import ResidualShiftSchedule, marginal, sample
 from ..seeds import Stream, derive_seed
+from ..transforms.target_intensity import with_geometry
 from .diffusion import unwrap
 from .precision import autocast
 
 BACKGROUND = -1.0
-_FOREGROUND_LEVEL = BACKGROUND + 1e-3
+FOREGROUND_LEVEL = BACKGROUND + 1e-3
 
 
 class Translator(Protocol):
@@ -117,12 +117,12 @@ class TranslationInferer(Inferer):
             self._volume(volume, network, translator, _case_number(name))
             for volume, name in zip(inputs, cases, strict=True)
         ]
-        return _like(torch.stack(volumes), original)
+        return with_geometry(torch.stack(volumes), original)
 
     def _volume(self, volume: Tensor, network: Callable[..., Any], translator: Translator, case: int) -> Tensor:
         """(1, X, Y, Z) -> (num_samples, X, Y, Z)."""
         slices = volume.permute(3, 0, 1, 2).contiguous()  # (Z, 1, X, Y)
-        share = (slices > _FOREGROUND_LEVEL).flatten(1).float().mean(dim=1)
+        share = (slices > FOREGROUND_LEVEL).flatten(1).float().mean(dim=1)
         numbers = torch.nonzero(share >= self.min_foreground).flatten().tolist()
         result = slices.new_full((len(slices), self.num_samples, *slices.shape[2:]), BACKGROUND)
         for start in range(0, len(numbers), self.batch_size):
@@ -169,15 +169,6 @@ class TranslationInferer(Inferer):
             for key in keys
         ]
         return torch.cat(maps, dim=1).to(source.device)
-
-
-def _like(volumes: Tensor, original: Tensor) -> Tensor:
-    """With the geometry of the source where that has one: ``Invertd`` asks for it."""
-    if not isinstance(original, MetaTensor):
-        return volumes
-    result = MetaTensor(volumes).copy_meta_from(original)
-    result.is_batch = original.is_batch
-    return result
 
 
 def _case_number(name: str) -> int:

@@ -1,5 +1,6 @@
 """Where the head or brain is: foreground masks of volumes, and a clean background outside of them."""
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,11 @@ from .grids import check_mask
 from .intensity import AIR_HU, check_modality, is_ct, one_modality_per_key
 from .naming import source_name
 
+logger = logging.getLogger(__name__)
+
 RULES = ("auto", "positive", "head")
+_NEGATIVE_SHARE = 0.01  # more is CT
+_LEAST_ZERO_SHARE = 0.02  # of a volume that is said to be skull-stripped, in case it was cropped to the brain
 _STRIPPED_SHARE = 0.3  # a volume with at least this share of exact zeros has had its background removed
 _CLOSING_MM = 8.0  # radius; bone is dark in MR, and where the scalp is torn the skull would count as background
 _PART_OF_HEAD = 0.05  # of the largest part; less is noise, a fiducial or a head-rest
@@ -58,6 +63,17 @@ class Foreground(Transform):
         rule = self.rule
         if rule == "auto":
             rule = "positive" if voxels.min() >= 0 and (voxels == 0).mean() >= _STRIPPED_SHARE else "head"
+        if self.rule == "positive" and (voxels < 0).mean() > _NEGATIVE_SHARE:
+            raise ValueError(
+                f"{source_name(image)} is not skull-stripped, as the rule 'positive' asks: {(voxels < 0).mean():.1%} of "
+                f"its voxels are negative (lowest {voxels.min():g}). Use the rule 'head' (foreground), or give a mask."
+            )
+        if self.rule == "positive" and (voxels == 0).mean() < _LEAST_ZERO_SHARE:
+            logger.warning(
+                "%s: only %.1f %% of the voxels are 0; if it is not skull-stripped, use the rule 'head' (foreground).",
+                source_name(image),
+                100 * (voxels == 0).mean(),
+            )
         mask = voxels > 0 if rule == "positive" else _head(voxels, affine_to_spacing(image.affine)[:2].tolist())
         if not mask.any():
             raise ValueError(

@@ -21,6 +21,7 @@ CT_WINDOW = (AIR_HU, 3000.0)  # HU
 
 # CT has air far below MR's lowest level; MR never has. In between lies the ringing of interpolated MR.
 _TOO_LOW_FOR_MR, _TOO_HIGH_FOR_AIR = -100.0, -200.0
+_SHARE_OF_AIR = 0.01  # of a volume; resampling leaves a few negative voxels in MR
 
 
 class _Window(InvertibleTransform, ABC):
@@ -280,11 +281,12 @@ def check_modality(image: torch.Tensor, modality: str, key: str) -> None:
     """Refuse CT where MR is expected, and MR where CT is.
 
     Raises:
-        ValueError: MR below -100, or CT without a voxel below -200 HU, which air always is.
+        ValueError: MR with more than a hundredth of its voxels below -100, or CT without a voxel below -200 HU, which
+            air always is.
     """
     lowest = float(image.min())
     name = f"{source_name(image)} ({key})"
-    if not is_ct(modality) and lowest < _TOO_LOW_FOR_MR:
+    if not is_ct(modality) and float((image < _TOO_LOW_FOR_MR).float().mean()) > _SHARE_OF_AIR:
         raise ValueError(
             f"{name} looks like CT in Hounsfield units (lowest value {lowest:g}), but the modality of {key!r} is "
             f"{modality!r}. Name it 'ct', or give the MR volume."

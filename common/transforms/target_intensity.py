@@ -92,10 +92,11 @@ class SampleMeand(MapTransform):
         result = dict(data)
         samples = result[self.keys[0]]
         if len(samples) > 1:
-            result[self.deviation_key] = _like(samples.std(dim=0, keepdim=True), samples)
-        result[self.keys[0]] = _like(samples.mean(dim=0, keepdim=True), samples)
+            result[self.deviation_key] = with_geometry(samples.std(dim=0, keepdim=True), samples)
+        result[self.keys[0]] = with_geometry(samples.mean(dim=0, keepdim=True), samples)
         return result
 
 
-def _like(image: Tensor, original: Tensor) -> Tensor:
+def with_geometry(image: Tensor, original: Tensor) -> Tensor:
+    """``image`` with the geometry and trace of ``original`` where that has them; ``Invertd`` asks for it."""
     return MetaTensor(torch.as_tensor(image)).copy_meta_from(original) if isinstance(original, MetaTensor) else image

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from common.data.splits import SECTIONS, require_disjoint, split_of, write_split
+from common.data.splits import SECTIONS, require_disjoint, require_unseen, split_of, write_split
 
 
 def patients(count: int) -> list[str]:
@@ -60,3 +60,15 @@ def test_a_leaking_split_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="patient001"):
         write_split(path, {"training": slices_of(1)[:2], "test": slices_of(1)[2:]})
     assert path.read_text() == "old"
+
+
+def test_patients_of_the_training_are_not_evaluated(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The list that a training leaves is compared; without a list that is said."""
+    items = slices_of(4)
+    path = tmp_path / "split.json"
+    require_unseen(path, items)
+    assert "cannot be checked" in caplog.text
+    write_split(path, {"training": items[:10], "validation": items[10:15]})
+    require_unseen(path, items[10:])
+    with pytest.raises(ValueError, match=r"1 patient\(s\) to be evaluated were trained on \(patient002\).*held_out"):
+        require_unseen(path, items[5:])

@@ -81,7 +81,7 @@ def test_the_file_holds_the_tokens_alone(tmp_path: Path) -> None:
 def test_missing_cache_names_the_command_and_the_ways_without_it(tmp_path: Path, prompts: Path) -> None:
     with pytest.raises(FileNotFoundError) as error:
         from_cache(tmp_path / "none.pt", prompts)
-    for part in ("none.pt", "python scripts/make_text_embeddings.py", "source='table'", "guidance='none'"):
+    for part in ("none.pt", "python scripts/make_text_embeddings.py", "--text_source table", "--guidance none"):
         assert part in str(error.value)
 
 
@@ -130,9 +130,10 @@ def test_the_table_serves_embedded_phantoms_without_any_file(dataset: str) -> No
     assert torch.equal(text.tokens, table_tokens("t1_flair"))
 
 
-def test_a_misspelt_task_is_noticed_for_the_table_too(prompts: Path) -> None:
-    with pytest.raises(ValueError, match="no prompt for task 't1_t3'"):
-        text_tokens("table", task="t1_t3", dataset="brain_phantom", prompts=prompts)
+def test_the_table_needs_no_prompt(prompts: Path) -> None:
+    """Any pair of the phantom's contrasts can be tried."""
+    found = text_tokens("table", task="glioma_t1_t1c", dataset="brain_phantom", prompts=prompts)
+    assert torch.equal(found.tokens, table_tokens("glioma_t1_t1c"))
 
 
 def test_rows_of_the_table_are_orthogonal_with_mean_0_and_variance_1() -> None:
@@ -241,8 +242,14 @@ def test_prompts_file_must_map_names_to_texts(prompts: Path, tmp_path: Path) -> 
 
 def test_shipped_prompts_say_source_and_target_in_plain_english() -> None:
     texts = read_prompts(SHIPPED)
-    assert set(texts) >= {"t1_t2", "t1_flair", "flair_dwi", "flair_t1", "mr_ct", "ct_mr", "flair_t1c", "t1c_flair"}
+    glioma = {f"glioma_{pair}" for pair in ("t1_t2", "t1_flair", "flair_t1c", "t1c_flair")}
+    assert set(texts) >= glioma | {"stroke_flair_dwi", "stroke_flair_t1", "head_mr_ct", "head_ct_mr"}
     for task, text in texts.items():
+        family, source, target = task.split("_")
+        assert {"glioma": "with glioma", "stroke": "with sub-acute ischemic stroke", "head": "radiotherapy"}[
+            family
+        ] in text
+        assert source != target
         assert text.isascii(), task
         assert text.startswith("Axial "), task
         assert 0 < text.index("The source is ") < text.index("The target is "), task

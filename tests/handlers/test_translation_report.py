@@ -141,6 +141,8 @@ def methods_of(item: Item) -> dict[str, np.ndarray]:
     """Volumes (X, Y, N) of the block in [0, 1], all methods and the target."""
     samples = predict(item).double().numpy()
     source = item["source"].as_tensor()[0].double().numpy()
+    outside = (item["mask"].as_tensor()[0].numpy() == 0) & (source < -0.999)
+    samples = np.where(outside, -1.0, samples)  # inference writes background there
     volumes = {
         "prediction": samples[0],
         "mean_of_samples": samples.mean(0),

@@ -64,3 +64,11 @@ def test_channels_last_stays_channels_last() -> None:
 def test_channels_that_do_not_divide_into_groups_are_refused(channels: int) -> None:
     with pytest.raises(ValueError, match=f"channels={channels} do not divide into 32 groups"):
         GroupNorm(channels)
+
+
+@pytest.mark.parametrize("mean", [10.0, 1000.0])
+def test_a_large_mean_does_not_cancel_the_variance(mean: float) -> None:
+    """Against float64: the error is that of rounding the input, not of subtracting two large squares."""
+    x = mean + 0.3 * torch.randn(2, 64, 16, 16, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.group_norm(x.double(), 32, eps=1e-5)
+    assert (GroupNorm(64)(x) - expected).abs().max() < 1e-6 * mean / 0.3 + 1e-5

@@ -109,7 +109,11 @@ def test_auto_takes_a_volume_for_stripped_by_its_zeros_only() -> None:
     [
         (np.zeros(SHAPE), "auto", "is all zero, it has no foreground"),
         (np.full(SHAPE, 7.0), "head", r"is constant \(7\), it has no foreground"),
-        (-np.abs(mr()), "positive", "has no foreground by the rule 'positive': no voxel is above 0"),
+        (
+            -np.abs(mr()),
+            "positive",
+            "is not skull-stripped, as the rule 'positive' asks: 100.0% of its voxels are negative",
+        ),
     ],
     ids=["zero", "constant", "negative"],
 )

@@ -21,7 +21,15 @@ RECIPE_VERSION = 1
 FOV_MM = 224.0
 REVISIT_EVERY = 8
 _SLICES = (8, 40)
-_DEFAULTS = {"fov_mm": FOV_MM, "slices": 32, "isotropic": False, "maps": False, "ideal": False, "bias_field": True, "duplicates": 0}
+_DEFAULTS = {
+    "fov_mm": FOV_MM,
+    "slices": 32,
+    "isotropic": False,
+    "maps": False,
+    "ideal": False,
+    "bias_field": True,
+    "duplicates": 0,
+}
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,22 @@ from .recorded_settings import RecordedSettings
 _MOST_LINES = 5
 
 
+def has_settings(state_dict: Mapping[str, Tensor], prefix: str) -> bool:
+    """Whether settings were recorded under ``<prefix>settings.``."""
+    return any(name.startswith(f"{prefix}settings.") for name in state_dict)
+
+
 def settings_differences(
     owner: str, settings: RecordedSettings, state_dict: Mapping[str, Tensor], prefix: str
 ) -> list[str]:
     """Lines on the settings recorded under ``<prefix>settings.``, or one that says there are none."""
-    if not any(name.startswith(f"{prefix}settings.") for name in state_dict):
+    if not has_settings(state_dict, prefix):
         return [f"settings: absent; it was not saved from a {owner} (is it a training checkpoint or another model?)"]
     return settings.differences(state_dict, f"{prefix}settings.")
 
 
 def weight_differences(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, name: str) -> list[str]:
-    """Lines on tensors of ``module`` (called ``<prefix><name>.`` in the state dict) that are absent or differ in shape."""
+    """Lines on tensors of ``module``, named ``<prefix><name>.``, that the state dict lacks or has in another shape."""
     ours = {f"{prefix}{name}.{key}": tensor for key, tensor in module.state_dict().items()}
     lines = []
     for key in [*ours, *(key for key in state_dict if key.startswith(f"{prefix}{name}.") and key not in ours)]:

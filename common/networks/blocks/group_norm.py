@@ -50,7 +50,8 @@ class _Normalization(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         values = x.to(weight.dtype)
         mean = _group_mean(values.mean((2, 3)))  # (B, C), as all below but values
-        variance = (_group_mean(values.square().mean((2, 3))) - mean.square()).clamp_min(0)
+        # centered first: the mean of squares less the square of the mean cancels where the mean is large
+        variance = _group_mean((values - mean[..., None, None]).square_().mean((2, 3)))
         inverse_std = (variance + eps).rsqrt()
         ctx.save_for_backward(x, weight, mean, inverse_std)
         gain = weight * inverse_std

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ...diffusion.continuous import VPSchedule, residual_coefficients
 from ...frequency.codec import crop, decode_folded, encode_folded, folded_inverse, folded_matrix, pad_to_tokens
 from ...frequency.statistics import CoefficientStatistics
-from ..blocks.compatibility import refuse, settings_differences, weight_differences
+from ..blocks.compatibility import has_settings, refuse, settings_differences, weight_differences
 from ..blocks.recorded_settings import RecordedSettings
 from .u_vit import UViT
 
@@ -198,7 +198,7 @@ class DCTDenoiser(nn.Module):
     def check_compatible(self, state_dict: Mapping[str, Tensor], prefix: str = "") -> None:
         """Raise one ``ValueError`` naming all in which ``state_dict`` does not fit this network."""
         lines = settings_differences("DCTDenoiser", self.settings, state_dict, prefix)
-        if "settings: absent" not in "".join(lines):
+        if has_settings(state_dict, prefix):
             lines = lines or weight_differences(self.backbone, state_dict, prefix, "backbone")
             lines += self._statistics_differences(state_dict, prefix)
         refuse("DCTDenoiser", lines)

@@ -31,7 +31,7 @@ class ResidualShiftTranslator(nn.Module):
     """A backbone that estimates the target slice, with the noise schedule, the task and its description.
 
     x_t ``(B, 1, X, Y)``, t ``(B,)`` 1-based, source ``(B, 1, X, Y)`` in [-1, 1] -> estimate of the target
-    ``(B, 1, X, Y)`` in float32, under autocast, too (Xu et al., eq. 4; the network sees ``x_t / c_t`` beside the source).
+    ``(B, 1, X, Y)`` in float32, under autocast, too (Xu et al., eq. 4; the backbone sees ``x_t / c_t`` and the source).
 
     The state dict records size, schedule, task, architecture, the description's tokens and the intensity that is white
     in the target. A state dict made for another network is refused with one message before anything is loaded; what
@@ -42,8 +42,9 @@ class ResidualShiftTranslator(nn.Module):
         source, target: names of the modalities, as the data set calls them.
         num_steps, kappa, min_noise, power, sqrt_eta_end: the schedule, see ``residual_shift_schedule``.
         pixel_mm: pixel size of the training slices; 0 if it was not fixed.
-        knowledge: ``"stored"``: the backbone is guided by the tokens of a description; ``"learned"``: by tokens that are
-            trained like weights, without any description. Of no effect for a backbone without guidance.
+        fit: how slices were brought to the image size, see ``FitInPlane``.
+        knowledge: ``"stored"``: the backbone is guided by the tokens of a description; ``"learned"``: by tokens that
+            are trained like weights, without any description. Of no effect for a backbone without guidance.
         text: the description; None: it comes with the checkpoint.
         target_level: intensity that is white (+1) in the target, in the target's unit, where it is not fixed (MR):
             median over the training volumes. None: it comes with the checkpoint.
@@ -66,6 +67,7 @@ class ResidualShiftTranslator(nn.Module):
         power: float = 0.3,
         sqrt_eta_end: float = 0.99,
         pixel_mm: float = 0.0,
+        fit: str = "crop",
         knowledge: Literal["stored", "learned"] = "stored",
         text: Knowledge | None = None,
         target_level: float | None = None,
@@ -92,6 +94,7 @@ class ResidualShiftTranslator(nn.Module):
                 "source": source,
                 "target": target,
                 "pixel_mm": float(pixel_mm),
+                "fit": fit,
                 "knowledge": self.knowledge,
                 **schedule,
                 **backbone.settings(),
@@ -131,20 +134,6 @@ class ResidualShiftTranslator(nn.Module):
                 "ResidualShiftTranslator: the network is guided by a description of the task, and none was given; load "
                 "a checkpoint (models/model.pt) into it or build it with `text`."
             )
-
-    def white_level(self) -> float:
-        """Intensity of white in the target.
-
-        Raises:
-            RuntimeError: it is not known.
-        """
-        level = float(self.target_level)
-        if level != level:
-            raise RuntimeError(
-                "ResidualShiftTranslator: it is not known which intensity of the target is white; load a checkpoint "
-                "(models/model.pt) into the network or build it with `target_level`."
-            )
-        return level
 
     def check_compatible(self, state_dict: Mapping[str, Tensor], prefix: str = "") -> None:
         """Raise one ``ValueError`` naming all in which ``state_dict`` does not fit this network."""
