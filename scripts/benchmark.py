@@ -16,9 +16,13 @@ import fire
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import benchmark_rows
+import benchmark_translation
 from benchmark_measure import available_cores, machine_facts
+from benchmark_plan import Plan, Skipped
 from benchmark_recipe import Workload
-from benchmark_rows import ROWS, Plan, Skipped
+
+ROWS = {**benchmark_rows.ROWS, **benchmark_translation.ROWS}
 
 
 def make_plan(device: str, folder: Path, quick: bool) -> Plan:
@@ -26,13 +30,26 @@ def make_plan(device: str, folder: Path, quick: bool) -> Plan:
     if quick:
         tiny = Workload("tiny", 16, 4)
         return Plan(
-            device, folder, 0.1, tiny, (tiny,), tiny, tokenized=16, looped=1, steps=10, evaluations=(3, 5), volumes=4
+            device,
+            folder,
+            0.1,
+            tiny,
+            (tiny,),
+            tiny,
+            tokenized=16,
+            looped=1,
+            steps=10,
+            evaluations=(3, 5),
+            volumes=4,
+            translation={"image_size": [16, 16], "pixel_mm": 14.0, "batch_size": 4},
+            volume=(24, 24, 16),
+            depths=(4, 8),
         )
     if device == "cpu":
         demo = Workload("demo", 48, 32)
         return Plan(device, folder, 8.0, demo, (demo, Workload("S", 96, 8)), demo)
     large = Workload("M", 96, 128)
-    return Plan(device, folder, 8.0, large, (large,), large, calls=5)
+    return Plan(device, folder, 8.0, large, (large,), large, calls=5, paper=True)
 
 
 def measure(plan: Plan, names: Sequence[str]) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:

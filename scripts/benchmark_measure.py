@@ -1,8 +1,10 @@
 """Timing, peak memory, operation counts and facts of the machine for ``benchmark.py``."""
 
+import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -105,11 +107,15 @@ def interleaved(
 
 
 class Stopwatch:
-    """Wraps a function and adds up the time spent inside it, the device's included."""
+    """Wraps a function, counts its calls and adds up the time spent inside it, the device's included."""
 
     def __init__(self, function: Callable[..., Any], device: str) -> None:
         self.function, self.device = function, device
-        self.seconds = 0.0
+        self.reset()
+
+    def reset(self) -> None:
+        """Start again at nothing."""
+        self.seconds, self.calls = 0.0, 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         wait_for(self.device)
@@ -117,7 +123,29 @@ class Stopwatch:
         result = self.function(*args, **kwargs)
         wait_for(self.device)
         self.seconds += time.perf_counter() - begin
+        self.calls += 1
         return result
+
+
+def outside_and_inside(function: Callable[[], object], inside: Stopwatch, seconds: float) -> tuple[float, float]:
+    """Seconds per call of ``function`` that pass outside of a stopwatch it runs through, and those inside.
+
+    Args:
+        function: called without arguments, once before the clock starts and at least twice after.
+        inside: around the part to tell apart.
+        seconds: time to spend, at least.
+    """
+    function()
+    inside.reset()
+    whole = Stopwatch(function, inside.device)
+    while whole.calls < 2 or whole.seconds < seconds:
+        whole()
+    return (whole.seconds - inside.seconds) / whole.calls, inside.seconds / whole.calls
+
+
+def precision(device: str, amp: bool) -> str:
+    """What the network computes in."""
+    return "bf16" if amp and supports_bfloat16(device) else "fp32"
 
 
 def multiply_accumulates(backbone: UViT) -> int:
@@ -157,6 +185,15 @@ def peak_memory_mb() -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if platform.system() == "Darwin" else peak / 1024
+
+
+def run_alone(job: str, folder: Path, **options: Any) -> dict[str, float]:
+    """A job of ``benchmark_memory.py`` in a process of its own; what it measured."""
+    script = Path(__file__).with_name("benchmark_memory.py")
+    arguments = [item for name, value in options.items() for item in (f"--{name}", str(value))]
+    command = [sys.executable, str(script), job, str(folder), *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def available_cores() -> int:

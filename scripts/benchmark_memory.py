@@ -3,11 +3,14 @@
 python scripts/benchmark_memory.py cache FOLDER --volumes 8
 python scripts/benchmark_memory.py training FOLDER --form ours --device cpu --network_size demo --pixels 48 \\
     --batch_size 8
+python scripts/benchmark_memory.py translation FOLDER --device cpu --slices 40
 """
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import fire
 import numpy as np
@@ -17,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmark_measure import peak_memory_mb
 from benchmark_naive import StraightforwardStep
 from benchmark_recipe import RecipeStep, Workload, first_batch, load_recipe
+from benchmark_translation_recipe import load_inference, ready_network
 
 from common.data.slices import SliceDataset
 from common.transforms.intensity import PercentileWindowd
@@ -64,5 +68,23 @@ def measure_training(
     report(start, gpu_mb=gpu)
 
 
+def measure_translation(folder: str, device: str, slices: int, settings: Mapping[str, Any] | None = None) -> None:
+    """Translate a volume of ``slices`` that are all foreground with ``inference.json``, some keys of it set.
+
+    ``volume_mb`` is what it takes itself: the volume, its slices in a batch's layout, and the result.
+    """
+    recipe = load_inference(device, Path(folder), **(settings or {}))
+    network, inferer = ready_network(recipe), recipe.get_parsed_content("inferer")
+    on_gpu = device.startswith("cuda")
+    start = torch.cuda.memory_allocated() / 2**20 if on_gpu else peak_memory_mb()
+    volume = torch.rand(1, 1, *network.image_size, slices, device=device)
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    inferer(volume, network)
+    arrays = (2 + inferer.num_samples) * volume.nbytes / 2**20
+    peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else peak_memory_mb()
+    print(json.dumps({"peak_mb": peak, "start_mb": start, "volume_mb": arrays}))
+
+
 if __name__ == "__main__":
-    fire.Fire({"cache": measure_cache, "training": measure_training})
+    fire.Fire({"cache": measure_cache, "training": measure_training, "translation": measure_translation})

@@ -1,6 +1,6 @@
-"""The recipe of the bundle on made-up slices, and its training step outside of the engine, for ``benchmark.py``."""
+"""Recipes on made-up slices, and their training step outside of the engine, for ``benchmark.py``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,6 @@ import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 from torch import Tensor, nn
-
-from common.inferers.diffusion import NoisePredictionInferer
 
 TRAIN_CONFIG = Path(__file__).resolve().parents[1] / "bundles" / "dct_moe" / "configs" / "train.json"
 
@@ -51,9 +49,7 @@ def write_slices(folder: Path, count: int, pixels: int) -> Path:
 
 
 def load_recipe(work: Workload, device: str, folder: Path, slices: int = 400, **overrides: Any) -> ConfigParser:
-    """``train.json`` of the bundle for a workload; the network is built, the rest when it is asked for.
-
-    Two recipes of one architecture start from the same weights.
+    """``train.json`` of DCT-MoE for a workload, see :func:`read_recipe`.
 
     Args:
         work: network, image and batch size.
@@ -62,8 +58,6 @@ def load_recipe(work: Workload, device: str, folder: Path, slices: int = 400, **
         slices: number of made-up slices.
         overrides: other keys of the config.
     """
-    recipe = ConfigParser()
-    recipe.read_config(str(TRAIN_CONFIG))
     settings = {
         "dataset": "image_folder",
         "dataset_dir": str(write_slices(folder, slices, work.pixels)),
@@ -77,9 +71,22 @@ def load_recipe(work: Workload, device: str, folder: Path, slices: int = 400, **
         "num_val_samples": 8,
         **overrides,
     }
+    return read_recipe([TRAIN_CONFIG], settings)
+
+
+def read_recipe(files: Sequence[Path], settings: Mapping[str, Any]) -> ConfigParser:
+    """A config and its overlays with some keys set; the network is built, the rest when it is asked for.
+
+    Two recipes of one architecture start from the same weights.
+
+    Raises:
+        KeyError: no file has a key.
+    """
+    recipe = ConfigParser()
+    recipe.read_config([str(file) for file in files])
     for key, value in settings.items():
         if key not in recipe:
-            raise KeyError(f"{TRAIN_CONFIG} has no key '{key}' any more; adapt scripts/benchmark_recipe.py.")
+            raise KeyError(f"{files[0]} has no key '{key}' any more; adapt scripts/benchmark*_recipe.py.")
         recipe[key] = value
     torch.manual_seed(0)
     recipe.get_parsed_content("network")
@@ -106,7 +113,8 @@ class RecipeStep:
         part = recipe.get_parsed_content
         self.network, self.ema, self.clip_norm = part("network").train(), part("ema"), part("clip_norm")
         self.prepare_batch, self.loss, self.device = part("prepare_batch"), part("loss"), part("device")
-        self.randomness, self.inferer = part("randomness"), NoisePredictionInferer(amp=amp)
+        self.randomness, self.inferer = part("randomness"), part("train#inferer")
+        self.inferer.amp = amp
         self.optimizer, self.lr_scheduler = part("optimizer"), part("lr_scheduler")
         self.iteration = 0
 

@@ -1,56 +1,32 @@
 """The rows of ``benchmark.py``: each function measures one thing on one device and returns its rows."""
 
-import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from benchmark_measure import Row, Stopwatch, interleaved, multiply_accumulates, peak_tflops, rounded
+from benchmark_measure import (
+    Row,
+    Stopwatch,
+    interleaved,
+    multiply_accumulates,
+    outside_and_inside,
+    peak_tflops,
+    precision,
+    rounded,
+    run_alone,
+)
 from benchmark_naive import StraightforwardStep, tokenize_by_block, transform_by_block, use_masked_experts
+from benchmark_plan import Plan, Skipped
 from benchmark_recipe import RecipeStep, Workload, first_batch, load_recipe, made_up_slices
 
 from common.diffusion.samplers import SAMPLERS, draw_noise
 from common.frequency.codec import decode_folded, encode_folded, folded_inverse, folded_matrix
 from common.inferers.diffusion import SamplingInferer
 from common.inferers.precision import autocast, supports_bfloat16
-
-
-class Skipped(Exception):  # noqa: N818
-    """This row cannot be measured here; the message says why."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How large the measurements on one device are.
-
-    Attributes:
-        device: where. folder: for made-up data. seconds: spent on each comparison, at least.
-        training: of the wait for data, memory, utilization. comparisons: of steps.
-        sampling: network, and images sampled together. tokenized: slices of the tokenizer.
-        looped: slices of the loops over blocks. steps: of the training loop. calls: per turn of the clock.
-        evaluations: of the network, per image. volumes: of the smaller slice cache.
-    """
-
-    device: str
-    folder: Path
-    seconds: float
-    training: Workload
-    comparisons: tuple[Workload, ...]
-    sampling: Workload
-    tokenized: int = 512
-    looped: int = 8
-    steps: int = 100
-    calls: int = 1
-    evaluations: tuple[int, ...] = (26, 50)
-    volumes: int = 32
 
 
 def grey_level_difference(code: torch.Tensor, other: np.ndarray, block: int, eta: float) -> float:
@@ -100,11 +76,6 @@ def measure_tokenizer(plan: Plan) -> list[Row]:
         name = f"tokenizer against a loop over blocks: {name}"
         rows.append(Row(name, "slices/s", *rates, rates[0] / rates[1], at_least=target, conditions=conditions))
     return rows
-
-
-def precision(device: str, amp: bool) -> str:
-    """What the network computes in."""
-    return "bf16" if amp and supports_bfloat16(device) else "fp32"
 
 
 def measure_mixture(plan: Plan) -> list[Row]:
@@ -243,29 +214,13 @@ def measure_sampling(plan: Plan) -> list[Row]:
                 network, noise, fast.schedule, num_evaluations=plan.evaluations[0], clip_x0=fast.x0_range()
             )
 
-    sample()
-    network.seconds = 0.0
-    whole = Stopwatch(sample, device)
-    calls = 0
-    while calls < 2 or whole.seconds < plan.seconds / 2:
-        whole()
-        calls += 1
-    inside, outside = network.seconds / calls, (whole.seconds - network.seconds) / calls
+    outside, inside = outside_and_inside(sample, network, plan.seconds / 2)
     conditions = {"workload": str(work), "device": device, "ratio": "time outside / inside the network"}
     if device.startswith("cuda"):
         conditions["upper_bound"] = "the device is waited for at each network call"
     name = f"overhead of the sampler loop, {plan.evaluations[0]} evaluations"
     rows.append(Row(name, "s", outside, inside, outside / inside, at_most=0.03, conditions=conditions))
     return rows
-
-
-def run_alone(job: str, folder: Path, **options: Any) -> dict[str, float]:
-    """A job of ``benchmark_memory.py`` in a process of its own; what it measured."""
-    script = Path(__file__).with_name("benchmark_memory.py")
-    arguments = [item for name, value in options.items() for item in (f"--{name}", str(value))]
-    command = [sys.executable, str(script), job, str(folder), *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure_training_memory(plan: Plan) -> list[Row]:

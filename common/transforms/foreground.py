@@ -65,8 +65,9 @@ class Foreground(Transform):
             rule = "positive" if voxels.min() >= 0 and (voxels == 0).mean() >= _STRIPPED_SHARE else "head"
         if self.rule == "positive" and (voxels < 0).mean() > _NEGATIVE_SHARE:
             raise ValueError(
-                f"{source_name(image)} is not skull-stripped, as the rule 'positive' asks: {(voxels < 0).mean():.1%} of "
-                f"its voxels are negative (lowest {voxels.min():g}). Use the rule 'head' (foreground), or give a mask."
+                f"{source_name(image)} is not skull-stripped MR, by the rule positive: {(voxels < 0).mean():.1%} "
+                f"of its voxels are negative (lowest {voxels.min():g}); it looks like CT in Hounsfield units, or like "
+                "standardized MR. Use the rule 'head' (foreground) for CT, or give the image as the scanner wrote it."
             )
         if self.rule == "positive" and (voxels == 0).mean() < _LEAST_ZERO_SHARE:
             logger.warning(

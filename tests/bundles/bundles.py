@@ -1,31 +1,152 @@
 """What the tests over all bundles need to know of each."""
 
 import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from monai.bundle import ConfigParser
+
+from common.data.splits import split_of
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = sorted(path.parent.parent.name for path in ROOT.glob("bundles/*/configs/metadata.json"))
 COMPLETE = {"train", "inference"}  # configs that stand alone; all others are overlays on one of these
+NO_CONFIG = {"metadata", "prompts"}
 
-# overrides that make a bundle train in seconds, on any folder of small grey pictures
-TINY: dict[str, dict[str, Any]] = {
-    "dct_moe": {
-        "dataset": "image_folder",
-        "image_size": [16, 16],
-        "spacing_mm": "$None",
-        "network_size": "tiny",
-        "max_epochs": 1,
-        "epoch_length": 2,
-        "batch_size": 4,
-        "num_val_samples": 6,
-        "val_batch_size": 4,
-        "val_interval": 1,
-        "num_steps": 3,
-    },
+Options = dict[str, Any]
+
+
+class Trained(NamedTuple):
+    """A bundle, the data it was trained on, and the folder with all that the training has written."""
+
+    bundle: str
+    data: Path
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One bundle.
+
+    kind: what it does with its data.
+    data: name of the fixture with a data set to train on; ``picture_folder`` or ``brain_scans``.
+    volume_of: a copy of the data and a section -> a NIfTI file that belongs to it, there already or to be added.
+    tiny: options that make it train on these data in seconds.
+    embedded: the same for the embedded phantom, on which it trains by default.
+    inference: the data -> options of an inference on (or after training on) them.
+    results: files that this inference writes.
+    picture: what a validation draws; ``{}`` is the epoch.
+    number_to_validate: option that says how many samples or slices a validation looks at.
+    plain: options that take out the terms which the halves of a batch do not share.
+    idle: parameters of the tiny network that the loss does not depend on, so that their steps are rounding errors which
+        Adam has brought to full size: a bias of one channel in front of a norm of that channel alone.
+    overlays: further options that an overlay needs to run on the data.
+    elsewhere: overlays that only run on other data, in tests of their own.
+    """
+
+    kind: Literal["synthesis", "translation"]
+    data: str
+    volume_of: Callable[[Path, str], Path]
+    tiny: Options
+    embedded: Options
+    inference: Callable[[Path], Options]
+    results: tuple[str, ...]
+    picture: str
+    number_to_validate: str
+    plain: Options = field(default_factory=dict)
+    idle: tuple[str, ...] = ()
+    overlays: Mapping[str, Options] = field(default_factory=dict)
+    elsewhere: frozenset[str] = frozenset()
+
+
+SHORT = {"max_epochs": 1, "epoch_length": 2, "batch_size": 4, "val_batch_size": 4, "val_interval": 1}
+SMALL_TRANSLATOR = {
+    **SHORT,
+    "image_size": [32, 48],  # a head is narrower than long
+    "pixel_mm": "$None",
+    "slices_per_case": 4,
+    "channels": 32,
+    "channel_mult": [1, 2],
+    "num_res_blocks": 1,
+    "attention_resolutions": [16],
+    "window_size": 8,
+    "swin_channels": 32,
+    "balance_max_tokens": 100,
+    "text_source": "table",
+    "num_val_slices": 6,
 }
+MR_TO_CT: Options = {  # on the data of the fixture `head_scans`, of which one patient is held out
+    "dataset": "synthrad",
+    "source": "mr",
+    "target": "ct",
+    "images": {"source": "@source", "target": "@target", "mask": "mask"},
+    "extra_images": {},
+    "held_out": ["1BA002"],
+    "foreground": "head",
+    "fit": "resize",
+}
+
+NEW_FILES = [f"new_{number}.nii.gz" for number in range(40)]
+
+FACTS = {
+    "dct_moe": Facts(
+        kind="synthesis",
+        data="picture_folder",
+        volume_of=lambda data, section: (
+            data / next(name for name in NEW_FILES if split_of("image_folder", name) == section)
+        ),
+        tiny={
+            **SHORT,
+            "dataset": "image_folder",
+            "image_size": [16, 16],
+            "spacing_mm": "$None",
+            "network_size": "tiny",
+            "num_val_samples": 6,
+            "num_steps": 3,
+        },
+        embedded={
+            **SHORT,
+            "phantom_cases": 20,
+            "image_size": [16, 16],
+            "spacing_mm": "$None",
+            "network_size": "tiny",
+            "num_val_samples": 6,
+            "num_samples": 2,
+            "num_steps": 3,
+        },
+        inference=lambda data: {"num_samples": 3, "batch_size": 2},
+        results=tuple(f"sample_{number:06d}.nii.gz" for number in range(3)),
+        picture="samples_{:06d}.png",
+        number_to_validate="num_val_samples",
+        plain={"balance_coefficient": 0, "router_noise": 0},
+    ),
+    "dfbk": Facts(
+        kind="translation",
+        data="brain_scans",
+        volume_of=lambda data, section: next(
+            file for file in sorted(data.glob("BraTS-*/*-t2f.nii.gz")) if split_of("brats", file.name[:15]) == section
+        ),
+        tiny={**SMALL_TRANSLATOR, "dataset": "brats", "allow_text_table": True, "flip_axes": [0]},
+        embedded={**SMALL_TRANSLATOR, "phantom_cases": 12, "phantom_size": 48},
+        inference=lambda data: {"input_dir": str(data / "inputs"), "batch_size": 3},
+        results=("head_a_t2f.nii.gz", "head_b_t2f.nii.gz", "head_c_t2f.nii.gz"),
+        picture="translations_{:06d}.png",
+        number_to_validate="num_val_slices",
+        idle=tuple(f"backbone.decoder.1.stages.1.residual.{name}.bias" for name in ("conv2", "shortcut")),
+        overlays={
+            "paper_isles": {"dataset": "brain_phantom_isles", "phantom_cases": 12, "phantom_size": 48},
+            "paper_synthrad": {"dataset": "brain_phantom_synthrad", "phantom_cases": 12, "phantom_size": 48},
+        },
+        elsewhere=frozenset({"paper_isles_inference", "paper_synthrad_inference"}),
+    ),
+}
+
+
+def of_kind(kind: str) -> list[str]:
+    """Names of the bundles of a kind."""
+    return [bundle for bundle in BUNDLES if FACTS[bundle].kind == kind]
 
 
 def configs(bundle: str) -> Path:
@@ -34,7 +155,7 @@ def configs(bundle: str) -> Path:
 
 def overlays(bundle: str) -> list[str]:
     """Names of all configs that are meant to be laid over another."""
-    names = {path.stem for path in configs(bundle).glob("*.json")} - COMPLETE - {"metadata", "prompts"}
+    names = {path.stem for path in configs(bundle).glob("*.json")} - COMPLETE - NO_CONFIG
     return sorted(name for name in names if not name.startswith("train_"))
 
 
@@ -60,15 +181,22 @@ def keys(bundle: str, name: str) -> set[str]:
     return {key.lstrip("+").split("#")[0] for key in content}
 
 
-def tiny(bundle: str, data: Path, folder: Path, **more: Any) -> dict[str, Any]:
+def tiny(bundle: str, data: Path, folder: Path, **more: Any) -> Options:
     """Overrides of a training of seconds that writes below ``folder`` only."""
     paths = {"dataset_dir": str(data), "output_dir": str(folder / "output"), "ckpt_dir": str(folder / "models")}
-    return {**TINY[bundle], **paths, "device": "cpu", "amp": False, **more}
+    return {**FACTS[bundle].tiny, **paths, "device": "cpu", "amp": False, **more}
 
 
-def tiny_inference(bundle: str, data: Path, folder: Path, **more: Any) -> dict[str, Any]:
+def tiny_inference(bundle: str, data: Path, folder: Path, **more: Any) -> Options:
     """The same for inference with the weights of that training."""
-    options = {**tiny(bundle, data, folder), "num_samples": 3, "batch_size": 2}
+    options = {**tiny(bundle, data, folder), **FACTS[bundle].inference(data)}
     options["output_dir"] = str(folder / "inference")
-    del options["dataset"]  # in training the name of a data set, in inference the data set itself
+    options.pop("dataset", None)  # in training the name of a data set, in inference the data set itself
     return {key: value for key, value in options.items() if key in keys(bundle, "inference")} | more
+
+
+def inferred(bundle: str, folder: Path) -> list[Path]:
+    """The images that an inference with these options has written, which must be all there is."""
+    files = sorted(folder.glob("*.nii.gz"))
+    assert [file.name for file in files] == list(FACTS[bundle].results)
+    return files

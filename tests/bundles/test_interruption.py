@@ -83,7 +83,7 @@ def require_equal(first: Any, second: Any, name: str = "") -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_ten_kills_change_nothing(
-    bundle: str, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: str, data_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two of the killed runs and those that end are started as a user does.
 
@@ -91,13 +91,13 @@ def test_ten_kills_change_nothing(
     time; what is killed is a process with a run in it all the same.
     """
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    chance = random.Random(0)
+    chance, data = random.Random(0), data_of(bundle)
     settings = {"max_epochs": EPOCHS, "epoch_length": 3, "val_interval": 3}
-    unbroken = command_line(bundle, ["train"], tiny(bundle, picture_folder, tmp_path / "unbroken", **settings))
+    unbroken = command_line(bundle, ["train"], tiny(bundle, data, tmp_path / "unbroken", **settings))
     assert unbroken.returncode == 0, unbroken.stderr[-3000:]
 
     folder = tmp_path / "killed"
-    options = tiny(bundle, picture_folder, folder, resume=True, **settings)
+    options = tiny(bundle, data, folder, resume=True, **settings)
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload(["monai.bundle", "torch.utils.tensorboard", "ignite.handlers"])
     inside = 0

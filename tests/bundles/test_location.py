@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from command_line import command_line
 
-from bundles import BUNDLES, ROOT, TINY, keys, tiny
+from bundles import BUNDLES, FACTS, ROOT, keys, tiny
 
 # `import monai` imports matplotlib, which lists the system's fonts in a cache of its own before any code of ours runs
 BY_MONAI = r"\.(cache|config)(/matplotlib(/fontlist-.*)?)?$"
@@ -49,13 +50,12 @@ def stays_in_the_bundle(bundle: str, name: str) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_a_copy_at_a_path_with_a_space_writes_into_its_bundle_only(bundle: str, copy: Path, tmp_path: Path) -> None:
-    """Training on the embedded phantom, evaluation, inference, all with the default paths."""
+    """Training, evaluation and inference on one and the same embedded phantom, all with the default paths."""
     outside = {"HOME": tmp_path / "home", "TMPDIR": tmp_path / "temporary"}
     for folder in outside.values():
         folder.mkdir()
     before = contents(copy)
-    settings = TINY[bundle] | {"device": "cpu", "phantom_cases": 20, "num_samples": 2}
-    del settings["dataset"]
+    settings = FACTS[bundle].embedded | {"device": "cpu"}
     for names in (["train"], ["train", "evaluate"], ["inference"]):
         options = {key: value for key, value in settings.items() if key in keys(bundle, names[0])}
         environment = {name: str(folder) for name, folder in outside.items()}
@@ -72,6 +72,7 @@ def test_a_copy_at_a_path_with_a_space_writes_into_its_bundle_only(bundle: str, 
         f"{root}/output/inference",
         f"{root}/data",
     } <= changed
+    assert len([path for path in (copy / root / "data").iterdir() if path.is_dir()]) == 1
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
     assert contents(outside["TMPDIR"]) == {}
     assert {name for name in contents(outside["HOME"]) if not re.match(BY_MONAI, name)} == set()
@@ -80,10 +81,10 @@ def test_a_copy_at_a_path_with_a_space_writes_into_its_bundle_only(bundle: str, 
 @pytest.mark.slow
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_a_run_with_folders_of_its_own_leaves_the_repository_alone(
-    bundle: str, copy: Path, picture_folder: Path, tmp_path: Path
+    bundle: str, copy: Path, data_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """All three folders elsewhere, at paths with a space; the data are only read."""
-    data = shutil.copytree(picture_folder, tmp_path / "my data")
+    data = shutil.copytree(data_of(bundle), tmp_path / "my data")
     before, before_data = contents(copy), contents(data)
     result = command_line(bundle, ["train"], tiny(bundle, data, tmp_path / "my results"), root=copy)
     assert result.returncode == 0, result.stderr[-4000:]

@@ -112,7 +112,7 @@ def test_auto_takes_a_volume_for_stripped_by_its_zeros_only() -> None:
         (
             -np.abs(mr()),
             "positive",
-            "is not skull-stripped, as the rule 'positive' asks: 100.0% of its voxels are negative",
+            "is not skull-stripped MR, by the rule positive: 100.0% of its voxels are negative",
         ),
     ],
     ids=["zero", "constant", "negative"],
