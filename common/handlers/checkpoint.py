@@ -50,6 +50,8 @@ class TrainingCheckpoint:
         keep: how many checkpoints to keep.
         settings: options that an interrupted run may not be resumed with other values of, by name.
         before_save: called before each save; an exception it raises prevents the save.
+        record: called by rank 0 with each save, to write down what belongs to these weights; a run that ends before
+            its first save has left what was recorded of the former weights.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class TrainingCheckpoint:
         keep: int = 2,
         settings: Mapping[str, Any] | None = None,
         before_save: Callable[[], None] | None = None,
+        record: Callable[[], None] | None = None,
     ) -> None:
         self.directory = Path(directory)
         self.objects = dict(objects)
@@ -73,6 +76,7 @@ class TrainingCheckpoint:
         self.keep = keep
         self.settings = dict(settings or {})
         self.before_save = before_save
+        self.record = record
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer (ignite handler interface)."""
@@ -151,6 +155,8 @@ class TrainingCheckpoint:
         }
         save_state({name: item.state_dict() for name, item in self.objects.items()} | {"progress": progress}, path)
         save_state(self.weights(), self.weights_path)
+        if self.record is not None:
+            self.record()
         for old in find_checkpoints(self.directory)[: -self.keep]:
             old.unlink()
 

@@ -139,6 +139,28 @@ def test_impossible_task(trained: Trained, options: Options, expected: list[str]
     refused(trained, ["train"], tiny(*trained) | options, *expected)
 
 
+def test_patients_of_the_training_are_not_evaluated(trained: Trained) -> None:
+    """Neither by asking for their section, nor by another rule who trains."""
+    seen = json.loads((trained.folder / "output" / "split.json").read_text())["training"]["patients"]
+    for options in ({"section": "training"}, {"held_out": [seen[0]]}):
+        expected = ["to be evaluated were trained on", seen[0], str(trained.folder / "output" / "split.json")]
+        refused(trained, ["train", "evaluate"], tiny(*trained) | options, *expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"held_out": ["BraTS-GLI-00003"]}, "held_out: [] then, ['BraTS-GLI-00003'] now"),
+        ({"slices_per_case": 3}, "slices_per_case: 4 then, 3 now"),
+        ({"foreground": "auto"}, "foreground: positive then, auto now"),
+    ],
+    ids=str,
+)
+def test_resuming_on_other_data(trained: Trained, options: Options, expected: str) -> None:
+    options = tiny(*trained, resume=True, max_epochs=9) | options
+    refused(trained, ["train"], options, str(trained.folder / "output" / "checkpoints"), expected, "new `output_dir`")
+
+
 def text_cache(path: Path, prompt: str, provenance: Any = "biomedclip") -> Path:
     entry = CachedText(table_tokens("any", 5), torch.arange(5), prompt)
     write_text_cache(path, {"glioma_t1_flair": entry}, CacheHeader("model", "0", "0", "0", provenance))

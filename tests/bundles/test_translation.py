@@ -115,11 +115,15 @@ def ras(path: Path) -> np.ndarray:
     return np.asarray(image.dataobj, dtype=np.float64)
 
 
+def white(volume: np.ndarray, inside: np.ndarray) -> float:
+    return float(np.percentile(volume[inside & (volume > 0)], 99.5))
+
+
 def expected_slices(scan: Path, count: int = 4) -> tuple[np.ndarray, np.ndarray]:
     """Slices (count, 32, 48) in [-1, 1] of source and target of a scan of 48x48x8 voxels, by the rules in words:
 
     the ``count`` slices around the lower median of the slice numbers of all voxels with signal in the source; from 0 to
-    the 99.5th percentile of the whole volume inside of that foreground; the 32 columns in the middle.
+    the 99.5th percentile, over the whole volume, of what is above 0 in that foreground; the 32 columns in the middle.
     """
     source, target = (ras(scan / f"{scan.name}-{name}.nii.gz") for name in ("t1n", "t2f"))
     inside = source > 0
@@ -127,9 +131,7 @@ def expected_slices(scan: Path, count: int = 4) -> tuple[np.ndarray, np.ndarray]
     first = int(np.clip(places[(len(places) - 1) // 2] - count // 2, 0, 8 - count))
     result = []
     for volume in (source, target):
-        volume = np.where(inside, volume, 0)
-        high = np.percentile(volume[volume > 0], 99.5)
-        scaled = 2 * np.clip(volume / high, 0, 1) - 1
+        scaled = 2 * np.clip(volume / white(volume, inside), 0, 1) - 1
         result.append(scaled[8:40, :, first : first + count].transpose(2, 0, 1))
     return result[0], result[1]
 
@@ -148,15 +150,8 @@ def test_training_sees_registered_pairs_prepared_by_the_stated_rules(trained: Tr
             np.testing.assert_allclose(pair["source"][0], source, atol=1e-3)  # kept as float16
             np.testing.assert_allclose(pair["target"][0], target, atol=1e-3)
             assert source.max() > 0
-    levels = [
-        np.percentile(volume[volume > 0], 99.5)
-        for volume in (
-            np.where(
-                ras(trained.data / case / f"{case}-t1n.nii.gz") > 0, ras(trained.data / case / f"{case}-t2f.nii.gz"), 0
-            )
-            for case in cases
-        )
-    ]
+    volumes = [[ras(trained.data / case / f"{case}-{name}.nii.gz") for name in ("t1n", "t2f")] for case in cases]
+    levels = [white(target, source > 0) for source, target in volumes]
     state = torch.load(trained.folder / "models" / "model.pt", weights_only=True)
     assert state["target_level"].item() == pytest.approx(np.median(levels), rel=1e-5)
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ def train(
     interval: int = 1,
     stop_after: int | None = None,
     settings: dict | None = None,
+    record: Callable[[], None] | None = None,
 ) -> dict:
     """Noisy gradient descent on two numbers, 4 iterations per epoch; returns the final weights."""
     network = nn.Linear(2, 1)
@@ -49,6 +51,7 @@ def train(
         interval=interval,
         resume=resume,
         settings=settings,
+        record=record,
     ).attach(engine)
     try:
         engine.run(range(4), max_epochs=epochs)
@@ -102,6 +105,19 @@ def test_nothing_is_saved_unless_all_processes_are_well(tmp_path: Path, monkeypa
     with pytest.raises(ConnectionError):
         checkpoint.save(Engine(lambda engine, batch: None))
     assert not list(tmp_path.iterdir())
+
+
+def test_what_belongs_to_the_weights_is_recorded_with_every_save_and_not_before(tmp_path: Path) -> None:
+    saved: list[list[str]] = []
+
+    def record() -> None:
+        assert (tmp_path / "model.pt").is_file()
+        saved.append([path.name for path in find_checkpoints(tmp_path / "checkpoints")][-1:])
+
+    train(tmp_path, epochs=4, stop_after=3, record=record)
+    assert saved == []
+    train(tmp_path, epochs=3, interval=2, record=record)
+    assert saved == [["checkpoint_000002.pt"], ["checkpoint_000003.pt"]]
 
 
 def test_new_run_keeps_the_former_checkpoints_aside(tmp_path: Path) -> None:
