@@ -41,7 +41,13 @@ def make_plan(device: str, folder: Path, quick: bool) -> Plan:
             steps=10,
             evaluations=(3, 5),
             volumes=4,
-            translation={"image_size": [16, 16], "pixel_mm": 14.0, "batch_size": 4},
+            translation={
+                "image_size": [16, 16],
+                "attention_resolutions": [4],
+                "window_size": 4,
+                "pixel_mm": 14.0,
+                "batch_size": 4,
+            },
             volume=(24, 24, 16),
             depths=(4, 8),
         )

@@ -97,6 +97,21 @@ def test_sampling_starts_at_the_source_with_the_noise_of_the_last_step() -> None
     assert noise.std().item() == pytest.approx(1.98, rel=0.02)
 
 
+def test_every_step_has_noise_of_its_own() -> None:
+    """Taken out of the x_t with the table's numbers (posterior std at t = 2, 3, 4), it is standard normal and new."""
+    network = noisy()
+    sources = volume(800)[0].permute(3, 0, 1, 2)
+    TranslationInferer(batch_size=800, share_noise=False)(volume(800), network)
+    eta, x = SCHEDULE.eta.tolist(), network.inputs
+    drawn = [(x[0] - sources) / 1.98]
+    for x_t, following, t, std in zip(x, x[1:], (4, 3, 2), (0.97329179, 0.75968330, 0.19626833), strict=False):
+        ratio = eta[t - 2] / eta[t - 1]
+        drawn.append((following - ratio * x_t - (1 - ratio) * (0.1 * sources + 0.02 * x_t)) / std)
+    noise = torch.stack(drawn).flatten(1)  # (4, 24000)
+    torch.testing.assert_close(torch.cov(noise), torch.eye(4), atol=0.04, rtol=0)
+    assert noise.mean(dim=1).abs().max() < 0.03
+
+
 @pytest.mark.parametrize("share_noise", [True, False])
 def test_the_result_does_not_depend_on_the_batch_size(share_noise: bool) -> None:
     results = [
