@@ -380,6 +380,28 @@ def test_paper_overlays_train_and_translate_in_their_layouts(
     assert nibabel.load(file).shape == nibabel.load(volume).shape
 
 
+@on_translation
+@pytest.mark.slow
+def test_a_volume_of_full_size_comes_back_whole(trained: Trained, tmp_path: Path) -> None:
+    """240x240x155 voxels, of which the tiny network sees the 32x48 in the middle of each slice with signal."""
+    x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in (240, 240, 155)), indexing="ij", sparse=True)
+    brain = (x / 0.7) ** 2 + (y / 0.8) ** 2 + (z / 0.9) ** 2 < 1
+    voxels = np.where(brain, 300 + 200 * np.cos(9 * x) * np.cos(7 * y + 3 * z), 0).astype(np.int16)
+    affine = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])  # as BraTS has it
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), tmp_path / "head.nii.gz")
+    (file,) = infer(trained, input_dir=str(tmp_path / "head.nii.gz"), batch_size=16)
+    source, answer = (nibabel.load(path) for path in (tmp_path / "head.nii.gz", file))
+    result = np.asarray(answer.dataobj)
+    assert result.shape == (240, 240, 155)
+    np.testing.assert_array_equal(answer.affine, source.affine)
+    for field in ("pixdim", "qform_code", "sform_code", "xyzt_units"):
+        np.testing.assert_array_equal(answer.header[field], source.header[field])
+    seen = np.zeros(brain.shape, bool)
+    seen[104:136, 96:144] = True
+    assert (result[~(seen & brain)] == 0).all()
+    assert (result[seen & brain] > 0).mean() > 0.9
+
+
 @pytest.mark.slow
 def test_tokens_can_be_learned_in_place_of_a_description(brain_scans: Path, tmp_path: Path) -> None:
     trained = Trained("dfbk", brain_scans, tmp_path)
