@@ -16,7 +16,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from ..atomic import atomic_path, write_text
-from ..inferers.translation import BACKGROUND, FOREGROUND_LEVEL
+from ..inferers.slicewise import BACKGROUND, FOREGROUND_LEVEL
 from ..metrics.image_quality import unit_range
 from ..metrics.pointwise import PointwiseMap
 from ..parallel import gather_objects, process_rank
