@@ -8,6 +8,11 @@ from common.networks.blocks.compatibility import refuse, settings_differences, w
 from common.networks.blocks.recorded_settings import RecordedSettings
 
 
+def test_settings_are_told_when_called() -> None:
+    values = {"kappa": 2.5, "steps": 4, "source": "café", "empty": ""}
+    assert RecordedSettings(values)() == values
+
+
 def test_settings_that_differ_or_are_not_recorded() -> None:
     ours = RecordedSettings({"kappa": 2.0, "steps": 4, "source": "t1n", "window": 8})
     theirs = {"net.settings." + name: value for name, value in ours.state_dict().items()}

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from common.networks.blocks.positions import sincos_positions
+from common.networks.blocks.positions import fixed_positions, sincos_positions
 from common.networks.blocks.timestep_embedding import TimestepEmbedding, sinusoidal_embedding
 
 
@@ -56,3 +56,19 @@ def test_positions_are_distinct_and_neighbors_alike() -> None:
 def test_positions_need_a_width_of_whole_quarters() -> None:
     with pytest.raises(ValueError, match="dim=10 must be a multiple of 4"):
         sincos_positions((2, 2), 10)
+
+
+def test_fixed_positions_follow_their_formula_on_an_oblong_grid() -> None:
+    """Column before row, wave lengths from 2 pi to 10000 times as much."""
+    grid, dim = (2, 3), 512
+    positions = fixed_positions(grid, dim)
+    assert positions.shape == (6, 512)
+    i, j = 1, 2
+    w = [10000 ** (-k / 128) for k in range(128)]
+    expected = [f(p * w_k) for p in (j, i) for f in (math.sin, math.cos) for w_k in w]
+    assert positions[i * 3 + j].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_fixed_positions_need_a_width_of_whole_quarters() -> None:
+    with pytest.raises(ValueError, match="dim=10 must be a multiple of 4"):
+        fixed_positions((2, 2), 10)

@@ -8,16 +8,17 @@ from torch.nn import functional as F
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention over all tokens; qkv without bias, output projection with bias (U-ViT, section 3).
+    """Multi-head self-attention over all tokens; the output projection has a bias.
 
     x ``(B, N, D)`` -> ``(B, N, D)``.
 
     Args:
         hidden_size: D, a multiple of ``num_heads``.
         num_heads: number of heads of width ``D / num_heads``; scores are scaled by the root of that width.
+        qkv_bias: give queries, keys and values a bias, as DiT does; U-ViT (section 3) does not.
     """
 
-    def __init__(self, *, hidden_size: int, num_heads: int) -> None:
+    def __init__(self, *, hidden_size: int, num_heads: int, qkv_bias: bool = False) -> None:
         super().__init__()
         if num_heads < 1 or hidden_size % num_heads:
             raise ValueError(
@@ -25,7 +26,7 @@ class SelfAttention(nn.Module):
                 "choose num_heads among the divisors of hidden_size."
             )
         self.num_heads = num_heads
-        self.qkv = nn.Linear(hidden_size, 3 * hidden_size, bias=False)
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size, bias=qkv_bias)
         self.proj = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,19 +10,24 @@ from .expert_mlps import expert_mlps
 from .token_dispatch import Dispatch, combine, spread
 
 Gate = Literal["ste", "softmax", "renorm"]
+Gelu = Literal["none", "tanh"]
 
 
 class Mlp(nn.Module):
-    """``Linear(D, rD) -> GELU -> Linear(rD, D)``: x ``(..., D)`` -> ``(..., D)``, r = ``mlp_ratio``."""
+    """``Linear(D, rD) -> GELU -> Linear(rD, D)``: x ``(..., D)`` -> ``(..., D)``, r = ``mlp_ratio``.
 
-    def __init__(self, hidden_size: int, mlp_ratio: float = 4.0) -> None:
+    ``gelu``: how the activation is approximated, as ``torch.nn.GELU`` names it.
+    """
+
+    def __init__(self, hidden_size: int, mlp_ratio: float = 4.0, *, gelu: Gelu = "none") -> None:
         super().__init__()
+        self.gelu = gelu
         inner = int(hidden_size * mlp_ratio)
         self.fc1 = nn.Linear(hidden_size, inner)
         self.fc2 = nn.Linear(inner, hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(F.gelu(self.fc1(x), approximate=self.gelu))
 
 
 class MoEMLP(nn.Module):

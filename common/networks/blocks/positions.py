@@ -1,4 +1,4 @@
-"""Initial values of a learned position embedding."""
+"""Embeddings of a token's position: initial values of a learned one, and a fixed one."""
 
 import math
 
@@ -18,7 +18,25 @@ def sincos_positions(grid: tuple[int, int], dim: int) -> Tensor:
         raise ValueError(f"sincos_positions: dim={dim} must be a multiple of 4 (sine and cosine of y and x).")
     quarter = dim // 4
     frequencies = 1.5 * (4.0 * max(grid)) ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
-    y, x = (torch.arange(side, dtype=torch.float64)[:, None] * frequencies for side in grid)  # (gy, D/4), (gx, D/4)
-    rows = torch.cat([y.sin(), y.cos()], dim=-1)[:, None].expand(*grid, -1)  # (gy, gx, D/2)
-    columns = torch.cat([x.sin(), x.cos()], dim=-1)[None].expand(*grid, -1)
+    rows, columns = _axis_sinusoids(grid, frequencies)
     return (math.sqrt(2.0) * torch.cat([rows, columns], dim=-1)).flatten(0, 1).float()
+
+
+def fixed_positions(grid: tuple[int, int], dim: int) -> Tensor:
+    """Fixed 2-D sinusoids of DiT, ``(gx * gy, dim)``, row by row: ``[sin j w_k | cos j w_k | sin i w_k | cos i w_k]``.
+
+    Token (i, j) of the grid, ``w_k = 10000**(-k / (dim / 4))`` (Peebles and Xie 2023, who keep those of MAE).
+    """
+    if dim % 4:
+        raise ValueError(f"fixed_positions: dim={dim} must be a multiple of 4 (sine and cosine of i and j).")
+    frequencies = 10000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    rows, columns = _axis_sinusoids(grid, frequencies)
+    return torch.cat([columns, rows], dim=-1).flatten(0, 1).float()
+
+
+def _axis_sinusoids(grid: tuple[int, int], frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    """``[sin p w | cos p w]`` of a token's place p along each of the two axes, 2 x ``(gy, gx, 2 len(w))``."""
+    y, x = (torch.arange(side, dtype=torch.float64)[:, None] * frequencies for side in grid)  # (gy, len(w)), (gx, ..)
+    rows = torch.cat([y.sin(), y.cos()], dim=-1)[:, None].expand(*grid, -1)
+    columns = torch.cat([x.sin(), x.cos()], dim=-1)[None].expand(*grid, -1)
+    return rows, columns

@@ -21,6 +21,10 @@ class RecordedSettings(nn.Module):
         for name, value in settings.items():
             self.register_buffer(name, encode_setting(value))
 
+    def forward(self) -> dict[str, Setting]:
+        """All of them by name, so that ``network.settings()`` is how every network tells its settings."""
+        return {name: decode_setting(self.get_buffer(name)) for name in self.names}
+
     def differences(self, state_dict: Mapping[str, Tensor], prefix: str = "") -> list[str]:
         """One line per setting in which ``state_dict`` differs: name, its value and ours."""
         lines = []

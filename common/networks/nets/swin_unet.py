@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Literal, get_args
 
@@ -14,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from ..blocks.frequency_balance import FrequencyBalance, PlainBalance
 from ..blocks.group_norm import GroupNorm
 from ..blocks.knowledge_guidance import KnowledgeGuidance, PlainGuidance
+from ..blocks.precision import full_precision
 from ..blocks.residual_block import ResidualBlock
 from ..blocks.swin import SwinLayer, fits_windows
 from ..blocks.timestep_embedding import sinusoidal_embedding
@@ -336,7 +336,7 @@ class SwinUNet(nn.Module):
         for level in self.decoder:
             h = level(h, skips, embedding, text, text_mask, checkpointing=self.checkpointing)
         h = F.silu(self.output_norm(h))
-        with _full_precision(h.device):  # bfloat16 would cut the prediction to 8 bits
+        with full_precision(h.device):  # bfloat16 would cut the prediction to 8 bits
             return self.output(h.float())
 
     def settings(self) -> dict[str, int | float | str]:
@@ -381,12 +381,6 @@ def _call(module: nn.Module, *inputs: Tensor | None, checkpointing: bool) -> Ten
     if checkpointing and torch.is_grad_enabled():
         return checkpoint(module, *inputs, use_reentrant=False, preserve_rng_state=False)
     return module(*inputs)
-
-
-def _full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Autocast off, on devices that know it (not ``meta``)."""
-    available = torch.amp.is_autocast_available(device.type)
-    return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
