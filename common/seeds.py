@@ -13,6 +13,7 @@ class Stream(IntEnum):
     PROCESS = 3  # what layers draw in a training iteration, one stream per process
     SAMPLE = 4  # noise of one generated image
     SCORE = 5  # subsets and bootstraps of an evaluation
+    VIEW = 6  # augmented views of training slices that are made once
 
 
 def derive_seed(stream: Stream, seed: int, *numbers: int) -> int:

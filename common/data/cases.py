@@ -4,6 +4,7 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from .embedded import PhantomOptions, write_brain, write_cardiac, write_echo
@@ -64,6 +65,13 @@ DATASETS: dict[str, Dataset] = {
     "echonet": Dataset(read_echonet, echonet_problems, by_hash("echonet")),
     "isles": Dataset(_still(read_isles), isles_problems, by_archive("isles", 3), (0, 1), ISLES),
     "synthrad": Dataset(_still(read_synthrad), synthrad_problems, by_center("synthrad", 3), (0, 1), SYNTHRAD),
+    "synthrad_pelvis": Dataset(
+        _still(partial(read_synthrad, site="pelvis")),
+        partial(synthrad_problems, site="pelvis"),
+        by_center("synthrad_pelvis", 3),
+        (0, 1),
+        SYNTHRAD,
+    ),
     "image_folder": Dataset(read_image_folder, image_folder_problems, by_hash("image_folder")),
 }
 

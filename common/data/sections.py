@@ -49,8 +49,9 @@ def by_archive(dataset: str, most: int) -> Rule:
 def by_center(dataset: str, most: int) -> Rule:
     """SynthRAD2023: of the sorted ids of each center every fifth is for test, the last of the others for validation.
 
-    The archive has 60 patients of each of three centers, hence 36 for test and ``3 most`` for validation. The split
-    of the publications is not known. Cases with other ids are split by hash.
+    Of the brain, the archive has 60 patients of each of three centers, hence 36 for test and ``3 most`` for validation;
+    of the pelvis, 120 and 60 of two, hence 36 and ``2 most``. The split of the publications is not known. Cases with
+    other ids are split by hash.
 
     Args:
         dataset: name that the hash goes by.

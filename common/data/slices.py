@@ -7,11 +7,8 @@ that is shared by all processes and later runs). A batch is one indexed copy.
 import io
 import json
 import logging
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,8 +21,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..allocator import returning_freed_memory
+from .cache_folder import cached_folder
 from .fingerprint import file_state, fingerprint
-from .locking import exclusive
 from .slice_file import SliceWriter, as_array
 
 CACHE_VERSION = 2  # raise when the meaning of cached values changes
@@ -129,6 +126,26 @@ class SliceDataset(Dataset):
             )
         return float(np.median(levels))
 
+    def cache_key(self) -> str:
+        """Changes whenever the files or the settings do."""
+        files = [{name: file_state(path) for name, path in self._paths(item).items()} for item in self.data]
+        return fingerprint(CACHE_VERSION, files, self.keys, self.transform, self.storage, self.min_foreground)
+
+    @property
+    def patients(self) -> list[str]:
+        """Whom each slice shows; an item without a patient is one of its own."""
+        names = [str(item.get("patient", f"item {number}")) for number, item in enumerate(self.data)]
+        return [names[number] for number in self.origin[:, 0]]
+
+    @property
+    def positions_mm(self) -> NDArray[np.float64]:
+        """(N,) where each slice lies along the normal of the slices of its image, from the origin of space."""
+        normals = self.affines[:, :3, 2]  # (items, 3), as long as the slices are apart
+        apart = np.linalg.norm(normals, axis=1)
+        first = (normals * self.affines[:, :3, 3]).sum(axis=1) / apart
+        item, position = self.origin[:, 0], self.origin[:, 2]
+        return first[item] + position * apart[item]
+
     def __getstate__(self) -> dict[str, Any]:
         """For spawned workers: a memory-mapped cache is opened again there, not copied."""
         state = dict(self.__dict__)
@@ -147,35 +164,24 @@ class SliceDataset(Dataset):
         return {key: item[key] for key in self.keys} | {key: item[key] for key in self.inputs if key in item}
 
     def _cached(self, cache_dir: Path) -> Path:
-        """The cache folder of exactly these files and settings, written now if it is not there.
-
-        It appears whole or not at all, under a lock, so any number of ranks and runs may ask for it at once.
-        """
-        files = [{name: file_state(path) for name, path in self._paths(item).items()} for item in self.data]
-        key = fingerprint(CACHE_VERSION, files, self.keys, self.transform, self.storage, self.min_foreground)
-        folder = cache_dir / f"slices-{key}"
-        if not folder.is_dir():
-            with exclusive(cache_dir / f".slices-{key}.lock"):
-                if not folder.is_dir():
-                    self._write(folder)
+        """The cache folder of exactly these files and settings, written now if it is not there."""
+        folder = cached_folder(cache_dir, f"slices-{self.cache_key()}", self._write)
         logger.info("Slices are in %s.", folder)
         return folder
 
     def _write(self, folder: Path) -> None:
-        with _temporary_folder(folder.parent, prefix=f".{folder.name}-") as temporary:
-            with open(temporary / "images.npy", "wb") as file:
-                origin, affines, levels = self._build(file)
-            np.save(temporary / "origin.npy", origin)
-            np.save(temporary / "affines.npy", affines)
-            np.save(temporary / "levels.npy", levels)
-            about = {
-                "images": [{key: str(path) for key, path in self._paths(item).items()} for item in self.data],
-                "slices": len(origin),
-                "storage": self.storage,
-                "min_foreground": self.min_foreground,
-            }
-            (temporary / "about.json").write_text(json.dumps(about, indent=2) + "\n")
-            temporary.rename(folder)
+        with open(folder / "images.npy", "wb") as file:
+            origin, affines, levels = self._build(file)
+        np.save(folder / "origin.npy", origin)
+        np.save(folder / "affines.npy", affines)
+        np.save(folder / "levels.npy", levels)
+        about = {
+            "images": [{key: str(path) for key, path in self._paths(item).items()} for item in self.data],
+            "slices": len(origin),
+            "storage": self.storage,
+            "min_foreground": self.min_foreground,
+        }
+        (folder / "about.json").write_text(json.dumps(about, indent=2) + "\n")
 
     def _build(self, file: BinaryIO) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
         """Decode everything, volume by volume, into ``file``; returns `origin`, `affines` and `levels`."""
@@ -289,19 +295,6 @@ def _require_deterministic(transform: Callable) -> None:
             f"SliceDataset decodes every image once, so {', '.join(random)} would be frozen. Apply random transforms "
             "to the batches instead."
         )
-
-
-@contextmanager
-def _temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """A new folder that is removed at the end, unless it was renamed; the caller holds the lock of ``prefix``."""
-    for stale in parent.glob(prefix + "*"):
-        shutil.rmtree(stale)  # of a run that was killed
-    path = parent / f"{prefix}{os.getpid()}"
-    path.mkdir()
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _open(folder: Path) -> tuple[NDArray, NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:

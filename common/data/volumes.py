@@ -15,6 +15,7 @@ def volumes_to_translate(
     dataset: str = "brain_phantom",
     dataset_dir: str | Path = "data",
     section: str = "test",
+    mask: str | None = None,
     mask_dir: str | Path | None = None,
     cases: int | None = None,
     size: int | None = None,
@@ -27,6 +28,7 @@ def volumes_to_translate(
         input_dir: a NIfTI, MetaImage or NRRD file, a folder with one DICOM series, or a folder that holds any number of
             these at any depth (pictures and videos in it are left out). None: one section of a data set.
         source: name of the image to take from each case of the data set.
+        mask: name of its mask of the body, of a data set that has one.
         dataset, dataset_dir, section, cases, size, fov_mm, bias_field: see `find_cases`; of no effect with
             ``input_dir``.
         mask_dir: folder with masks of the body or brain under the names of the volumes; every volume must have one.
@@ -41,12 +43,13 @@ def volumes_to_translate(
             dataset_dir,
             section,
             images={"image": source},
+            optional={} if mask is None else {"mask": mask},
             cases=cases,
             size=size,
             fov_mm=fov_mm,
             bias_field=bias_field,
         )
-        return [{"image": case["image"], "case": case["case"]} for case in found]
+        return [{key: value for key, value in case.items() if key != "patient"} for case in found]
     path = Path(input_dir)
     if path.is_file():
         items = [{"image": str(path), "case": _stem(path.name)}]

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform
 from monai.utils import TraceKeys, convert_to_tensor
+from numpy.typing import NDArray
 
 from .grids import check_mask
 from .naming import source_name
@@ -152,8 +154,7 @@ class PeakWindow(_Window):
                 "Remove the case or export it again."
             )
         if mask is not None:
-            check_mask(image, mask)
-            values = values[np.broadcast_to(mask.numpy(force=True) > 0, values.shape)]
+            values = _inside(image, mask)
         positive = values[values > 0]
         if positive.size == 0:
             where = "" if mask is None else " inside of its mask"
@@ -169,6 +170,42 @@ class PeakWindow(_Window):
                 "with 0 as background."
             )
         return 0.0, high
+
+
+class MaskedPercentileWindow(_Window):
+    """Between two percentiles of the voxels inside of a mask; outside of it, the lowest level of the output.
+
+    For MR whose darkest tissue is to become black, wherever 0 lies. What ``inverse`` gives outside of the mask is the
+    input level of that black.
+
+    Args:
+        lower, upper: percentiles in 0..100 that become the ends of ``output_range``.
+        output_range: levels of the result.
+    """
+
+    def __init__(self, lower: float = 0.5, upper: float = 99.5, output_range: Sequence[float] = SIGNED_UNIT) -> None:
+        super().__init__(output_range=output_range)
+        self.percentiles = PercentileWindow(lower, upper)
+
+    def __call__(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """Map ``image`` to the output range (float32); ``mask`` has its grid and is above 0 inside."""
+        image = convert_to_tensor(image, dtype=torch.float32, track_meta=True)
+        scaled = self._scale(image, *self.limits(image, mask))
+        return scaled.masked_fill_(convert_to_tensor(mask, track_meta=False).to(scaled.device) <= 0, self.bottom)
+
+    def limits(self, image: torch.Tensor, mask: torch.Tensor) -> tuple[float, float]:  # type: ignore[override]
+        """The two percentiles.
+
+        Raises:
+            ValueError: the mask is empty or is on another grid, or they are equal, so the image has no contrast.
+        """
+        values = _inside(image, mask)
+        if values.size == 0:
+            raise ValueError(
+                f"{source_name(image)}: the mask is empty, so there is nothing to scale by. Remove the case, or leave "
+                "the mask out to have one made."
+            )
+        return self.percentiles.limits(MetaTensor(torch.from_numpy(values)).copy_meta_from(image))
 
 
 class _Windowd(MapTransform, InvertibleTransform):
@@ -212,16 +249,19 @@ class FixedWindowd(_Windowd):
 
 
 class ModalityWindowd(MapTransform, InvertibleTransform):
-    """Every volume to [-1, 1] by what it is: CT by a fixed window in HU, MR by `PeakWindow`.
+    """Every volume to [-1, 1] by what it is: CT by a fixed window in HU, MR by its own percentiles.
 
-    ``meta["intensity_high"]`` keeps the input level that became 1.
+    MR goes through `PeakWindow` (0 becomes -1), or, with ``mr_lower``, through `MaskedPercentileWindow` (-1 outside of
+    the mask). ``meta["intensity_high"]`` keeps the input level that became 1.
 
     Args:
         keys: volumes.
         modalities: one per key; ``ct`` (any case) is in HU, every other name is MR.
         mask_key: foreground on the same grid, in which the percentile of MR is taken; None takes the whole volume.
         ct_window: HU that become -1 and 1.
-        percentile: see `PeakWindow`.
+        percentile: of MR that becomes 1, see `PeakWindow`.
+        mr_lower: percentile of MR inside of the mask that becomes -1; None: 0 becomes -1.
+        ct_limits: lowest and highest value (HU) that CT may hold as it comes here; None allows any.
     """
 
     def __init__(
@@ -232,21 +272,28 @@ class ModalityWindowd(MapTransform, InvertibleTransform):
         ct_window: Sequence[float] = CT_WINDOW,
         percentile: float = 99.5,
         allow_missing_keys: bool = False,
+        mr_lower: float | None = None,
+        ct_limits: Sequence[float] | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.modality = one_modality_per_key(self.keys, modalities)
         self.mask_key = mask_key
         low, high = ct_window
         self.ct = FixedWindow(low, high, output_range=SIGNED_UNIT)
-        self.mr = PeakWindow(percentile)
+        if mr_lower is not None and mask_key is None:
+            raise ValueError("ModalityWindowd: mr_lower is a percentile inside of the mask; name it with mask_key.")
+        self.mr: Any = PeakWindow(percentile) if mr_lower is None else MaskedPercentileWindow(mr_lower, percentile)
+        self.ct_limits = None if ct_limits is None else tuple(ct_limits)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Raises ValueError where a volume is not what ``modalities`` says, or has no contrast."""
+        """Raises ValueError where a volume is not what ``modalities`` says, has no contrast, or is out of limits."""
         result = dict(data)
         mask = None if self.mask_key is None else result[self.mask_key]
         for key in self.key_iterator(result):
             image = convert_to_tensor(result[key], dtype=torch.float32, track_meta=True)
             check_modality(image, self.modality[key], str(key))
+            if is_ct(self.modality[key]) and self.ct_limits is not None:
+                check_limits(image, self.ct_limits, str(key))
             scaled: Any = self.ct(image) if is_ct(self.modality[key]) else self.mr(image, mask)
             scaled.meta["intensity_high"] = scaled.applied_operations[-1][TraceKeys.EXTRA_INFO]["high"]
             result[key] = scaled
@@ -296,3 +343,26 @@ def check_modality(image: torch.Tensor, modality: str, key: str) -> None:
             f"{name} does not look like CT in Hounsfield units: it has no air (lowest value {lowest:g}), but the "
             f"modality of {key!r} is {modality!r}. Name the MR sequence it is, or give the CT with air below -200 HU."
         )
+
+
+def check_limits(image: torch.Tensor, limits: Sequence[float], key: str) -> None:
+    """Refuse CT with values that no scanner gives for a body, which are errors of units or of export.
+
+    Raises:
+        ValueError: a value lies outside of ``limits`` (HU).
+    """
+    low, high = limits
+    lowest, highest = float(image.min()), float(image.max())
+    if lowest < low or highest > high:
+        raise ValueError(
+            f"{source_name(image)} ({key}) holds values from {lowest:g} to {highest:g} HU; CT is expected within "
+            f"{low:g} .. {high:g} (ct_limits). Check that slope and intercept were applied when it was exported, and "
+            "clip marks of the scanner and metal to this range; or widen the range."
+        )
+
+
+def _inside(image: torch.Tensor, mask: torch.Tensor) -> NDArray[Any]:
+    """Values (N,) of all channels where the mask is above 0; ValueError if the two are on different grids."""
+    check_mask(image, mask)
+    values = image.numpy(force=True)
+    return values[np.broadcast_to(mask.numpy(force=True) > 0, values.shape)]

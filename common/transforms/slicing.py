@@ -1,7 +1,8 @@
 """From volumes ``(C, X, Y, Z)`` to 2-D slices and back, with the geometry kept: respacing, crop, cutting, stacking."""
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -163,28 +164,50 @@ def slice_block(mask: MetaTensor, number: int | None) -> tuple[int, int]:
     return min(max(median - number // 2, 0), depth - number), number
 
 
-class SliceBlock(InvertibleTransform):
-    """Keep the contiguous slices that hold the middle of the foreground, see `slice_block`.
+def masked_run(mask: MetaTensor, min_share: float) -> tuple[int, int]:
+    """First slice and count of the run from the first to the last slice that holds enough of the mask.
+
+    Enough is ``min_share`` of the square that the slice is padded to, ``max(X, Y)`` squared. The run has no gaps:
+    slices inside of it are kept whatever they hold.
+
+    Raises:
+        ValueError: no slice holds enough.
+    """
+    side = max(mask.shape[1:3])
+    shares = (mask.as_tensor() > 0).sum(dim=(0, 1, 2)) / side**2  # (Z,)
+    enough = (shares >= min_share).nonzero().flatten().tolist()
+    if not enough:
+        raise ValueError(
+            f"{source_name(mask)}: the mask covers at most {float(shares.max()):.2%} of a slice (padded to {side} x "
+            f"{side} pixels), less than the {min_share:.2%} that training slices need (min_share). Check the mask, "
+            "remove the case, or lower the share."
+        )
+    return enough[0], enough[-1] - enough[0] + 1
+
+
+class _SliceRun(InvertibleTransform, ABC):
+    """Keep a contiguous run of slices that is chosen by a mask.
 
     Args:
-        number: how many slices; None keeps all.
         fill: level that ``inverse`` gives to the slices that were left out.
     """
 
-    def __init__(self, number: int | None, fill: float = -1.0) -> None:
-        if number is not None and number < 1:
-            raise ValueError(f"SliceBlock: number={number} must be positive, or None for all slices.")
-        self.number, self.fill = number, fill
+    def __init__(self, fill: float) -> None:
+        self.fill = fill
+
+    @abstractmethod
+    def choose(self, mask: MetaTensor) -> tuple[int, int]:
+        """First slice and count, for a mask (1, X, Y, Z)."""
 
     def __call__(self, image: MetaTensor, mask: MetaTensor) -> MetaTensor:  # type: ignore[override]
-        """(C, X, Y, Z), mask (1, X, Y, Z) -> (C, X, Y, number); ``meta["slice_block"]`` is (first, count).
+        """(C, X, Y, Z), mask (1, X, Y, Z) -> (C, X, Y, count); ``meta["slice_block"]`` is (first, count).
 
         Raises:
-            ValueError: the mask is empty or is on another grid.
+            ValueError: the mask is on another grid, or the rule finds no slices.
         """
         image = convert_to_tensor(image, track_meta=True)
         check_mask(image, mask)
-        first, count = slice_block(mask, self.number)
+        first, count = self.choose(mask)
         result = window(image, (0, 0, first), (*image.shape[1:3], count), self.fill)
         result.meta["slice_block"] = (first, count)
         self.push_transform(result, orig_size=tuple(image.shape[1:]), extra_info={"first": first})
@@ -196,7 +219,69 @@ class SliceBlock(InvertibleTransform):
         return window(image, (0, 0, -step[TraceKeys.EXTRA_INFO]["first"]), step[TraceKeys.ORIG_SIZE], self.fill)
 
 
-class SliceBlockd(MapTransform, InvertibleTransform):
+class SliceBlock(_SliceRun):
+    """Keep the contiguous slices that hold the middle of the foreground, see `slice_block`.
+
+    Args:
+        number: how many slices; None keeps all.
+        fill: level that ``inverse`` gives to the slices that were left out.
+    """
+
+    def __init__(self, number: int | None, fill: float = -1.0) -> None:
+        if number is not None and number < 1:
+            raise ValueError(f"SliceBlock: number={number} must be positive, or None for all slices.")
+        super().__init__(fill)
+        self.number = number
+
+    def choose(self, mask: MetaTensor) -> tuple[int, int]:
+        """See `slice_block`; ValueError if the mask is empty."""
+        return slice_block(mask, self.number)
+
+
+class MaskedSlices(_SliceRun):
+    """Keep the run of slices that hold enough of the mask, see `masked_run`.
+
+    Args:
+        min_share: in 0..1, of the square that a slice is padded to; 0 keeps every slice.
+        fill: level that ``inverse`` gives to the slices that were left out.
+    """
+
+    def __init__(self, min_share: float, fill: float = -1.0) -> None:
+        if not 0 <= min_share <= 1:
+            raise ValueError(f"MaskedSlices: min_share={min_share} is a share of the slice, 0 <= min_share <= 1.")
+        super().__init__(fill)
+        self.min_share = min_share
+
+    def choose(self, mask: MetaTensor) -> tuple[int, int]:
+        """See `masked_run`; ValueError if no slice holds enough."""
+        return masked_run(mask, self.min_share)
+
+
+class _SliceRund(MapTransform, InvertibleTransform):
+    """A `_SliceRun` per key, all of them with the same rule and hence the same slices."""
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        mask_key: str,
+        make: Callable[[float], _SliceRun],
+        fill: float | Sequence[float],
+        allow_missing_keys: bool,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.mask_key = mask_key
+        fills = one_per_key(fill, [key == mask_key for key in self.keys])
+        self.run = {key: make(level) for key, level in zip(self.keys, fills, strict=True)}
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        mask = data[self.mask_key]
+        return {**data, **{key: self.run[key](data[key], mask) for key in self.key_iterator(dict(data))}}
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        return {**data, **{key: self.run[key].inverse(data[key]) for key in self.key_iterator(dict(data))}}
+
+
+class SliceBlockd(_SliceRund):
     """`SliceBlock` on ``keys``: the same slices of all, chosen by the foreground under ``mask_key``.
 
     A volume with fewer slices is kept whole, which is logged once.
@@ -217,23 +302,39 @@ class SliceBlockd(MapTransform, InvertibleTransform):
         fill: float | Sequence[float] = -1.0,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.mask_key, self.number = mask_key, number
-        fills = one_per_key(fill, [key == mask_key for key in self.keys])
-        self.block = {key: SliceBlock(number, level) for key, level in zip(self.keys, fills, strict=True)}
+        super().__init__(keys, mask_key, lambda level: SliceBlock(number, level), fill, allow_missing_keys)
+        self.number = number
         self._logged: set[str] = set()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        mask = data[self.mask_key]
+        depth = data[self.mask_key].shape[3]
         keys = list(self.key_iterator(dict(data)))
         name = source_name(data[keys[0]]) if keys else ""
-        if self.number is not None and mask.shape[3] < self.number and name not in self._logged:
+        if self.number is not None and depth < self.number and name not in self._logged:
             self._logged.add(name)
-            logger.warning("%s has %d slices, fewer than %d: all are taken.", name, mask.shape[3], self.number)
-        return {**data, **{key: self.block[key](data[key], mask) for key in keys}}
+            logger.warning("%s has %d slices, fewer than %d: all are taken.", name, depth, self.number)
+        return super().__call__(data)
 
-    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        return {**data, **{key: self.block[key].inverse(data[key]) for key in self.key_iterator(dict(data))}}
+
+class MaskedSlicesd(_SliceRund):
+    """`MaskedSlices` on ``keys``: the same slices of all, chosen by the foreground under ``mask_key``.
+
+    Args:
+        keys: volumes on one grid; name ``mask_key`` among them to cut the mask as well.
+        mask_key: foreground (1, X, Y, Z).
+        min_share: in 0..1, of the square that a slice is padded to; 0 keeps every slice.
+        fill: as in `SliceBlockd`.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        mask_key: str,
+        min_share: float,
+        fill: float | Sequence[float] = -1.0,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, mask_key, lambda level: MaskedSlices(min_share, level), fill, allow_missing_keys)
 
 
 class CutSlices(InvertibleTransform):

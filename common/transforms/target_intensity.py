@@ -1,6 +1,6 @@
 """From the network's [-1, 1] to the units of the target, and from several samples to their mean."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,15 @@ class TargetIntensity(Transform):
     Args:
         modality: of the target; ``ct`` (any case) is in HU.
         weights_path: file of the weights, from which white is read when it is needed.
+        ct_window: HU that are -1 and 1.
     """
 
-    def __init__(self, modality: str, weights_path: str | Path) -> None:
+    def __init__(self, modality: str, weights_path: str | Path, ct_window: Sequence[float] = CT_WINDOW) -> None:
         self.ct, self.weights_path = is_ct(modality), weights_path
-        self._limits: tuple[float, float] | None = CT_WINDOW if self.ct else None
+        low, high = (float(level) for level in ct_window)
+        if not low < high:
+            raise ValueError(f"TargetIntensity: ct_window={list(ct_window)} must be two rising levels in HU.")
+        self._limits: tuple[float, float] | None = (low, high) if self.ct else None
 
     def limits(self) -> tuple[float, float]:
         """Intensities of black and white.
@@ -62,10 +66,15 @@ class TargetIntensityd(MapTransform):
     """`TargetIntensity` on ``keys``; the mask under ``mask_key`` is used where an item has it."""
 
     def __init__(
-        self, keys: KeysCollection, modality: str, weights_path: str | Path, mask_key: str | None = "mask"
+        self,
+        keys: KeysCollection,
+        modality: str,
+        weights_path: str | Path,
+        mask_key: str | None = "mask",
+        ct_window: Sequence[float] = CT_WINDOW,
     ) -> None:
         super().__init__(keys)
-        self.intensity, self.mask_key = TargetIntensity(modality, weights_path), mask_key
+        self.intensity, self.mask_key = TargetIntensity(modality, weights_path, ct_window), mask_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         mask = data.get(self.mask_key) if self.mask_key is not None else None

@@ -59,6 +59,19 @@ def test_synthrad_has_the_publication_s_numbers_of_patients_in_every_center() ->
         assert [place for place, section in enumerate(own) if section == "validation"] == [56, 57, 58]
 
 
+def test_the_pelvis_is_split_within_each_of_its_two_centers() -> None:
+    """120 patients of center A and 60 of C, none of B: every fifth for test, three of each center for validation."""
+    names = [f"1PA{number:03d}" for number in range(120)] + [f"1PC{2 * number:03d}" for number in range(60)]
+    sections = DATASETS["synthrad_pelvis"].sections(cases(names))
+    assert counts(sections[:120]) == (93, 3, 24)
+    assert counts(sections[120:]) == (45, 3, 12)
+    parts = {
+        part: [{"patient": n, "case": n} for n, home in zip(names, sections, strict=True) if home == part]
+        for part in SECTIONS
+    }
+    require_disjoint(parts)
+
+
 @pytest.mark.parametrize("dataset", ["brats", "isles", "synthrad"])
 def test_the_order_of_the_cases_is_of_no_influence(dataset: str) -> None:
     names = synthrad()

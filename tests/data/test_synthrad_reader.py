@@ -62,3 +62,24 @@ def test_missing_and_empty_folders_say_what_was_expected(tmp_path: Path) -> None
     (tmp_path / "overview").mkdir()
     with pytest.raises(FileNotFoundError, match=r"No case in .*expected Task1/brain/.*found overview/"):
         read_synthrad(tmp_path)
+
+
+def test_each_site_is_a_data_set_of_its_own(archive: Path) -> None:
+    """Same archive, other folder: nobody of the brain among the pelves, also where the site's folder is given."""
+    pelvis = archive / "Task1" / "pelvis"
+    for patient in ("1PC000", "1PA001"):
+        make(pelvis, patient)
+    (pelvis / "overview").mkdir()
+    for folder in (archive, archive / "Task1", pelvis):
+        assert [item["patient"] for item in read_synthrad(folder, "pelvis")] == ["1PA001", "1PC000"]
+    assert [item["patient"] for item in read_synthrad(archive)] == ["1BA002", "1BB005", "1BC011"]
+    (pelvis / "1PA001" / "ct.nii.gz").unlink()
+    assert synthrad_problems(archive, "pelvis") == [f"{pelvis / '1PA001'}: ct is missing"]
+    assert synthrad_problems(archive) == []
+
+
+def test_the_other_site_s_folder_is_refused(archive: Path) -> None:
+    with pytest.raises(ValueError, match=r"3 patient\(s\) of the brain \(1BA002, 1BB005, 1BC011\), but the pelvis is"):
+        read_synthrad(archive / "Task1" / "brain", "pelvis")
+    with pytest.raises(FileNotFoundError, match=r"expected Task1/pelvis/1P{A,B,C}NNN/.*found Task1/"):
+        read_synthrad(archive, "pelvis")

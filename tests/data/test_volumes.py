@@ -77,3 +77,34 @@ def test_without_a_folder_the_phantom_s_test_cases_are_translated(tmp_path: Path
     assert Path(item["image"]).name == "BraTS-GLI-00004-000-t1n.nii.gz"
     assert Path(item["image"]).is_file()
     assert item.keys() == {"image", "case"}
+
+
+def test_masks_of_the_data_set_come_with_its_volumes(tmp_path: Path) -> None:
+    options = {"source": "mr", "dataset": "brain_phantom_synthrad", "dataset_dir": tmp_path, "cases": 5, "size": 48}
+    (item,) = volumes_to_translate(None, mask="mask", **options)
+    assert item.keys() == {"image", "case", "mask"}
+    assert Path(item["image"]).name == "mr.nii.gz"
+    assert Path(item["mask"]) == Path(item["image"]).with_name("mask.nii.gz")
+    assert Path(item["mask"]).is_file()
+    (without,) = volumes_to_translate(None, **options)
+    assert without == {"image": item["image"], "case": item["case"]}
+
+
+def test_a_case_may_lack_its_mask(tmp_path: Path) -> None:
+    """The foreground is then found in the image, as for volumes of a folder."""
+    ids = [f"1BA{number:03d}" for number in range(20)]
+    touch(tmp_path, *(f"Task1/brain/{name}/{kind}.nii.gz" for name in ids for kind in ("mr", "ct", "mask")))
+    options = {"source": "mr", "dataset": "synthrad", "dataset_dir": tmp_path, "mask": "mask"}
+    first, second, *_ = volumes_to_translate(None, **options)
+    Path(first["mask"]).unlink()
+    again, same, *_ = volumes_to_translate(None, **options)
+    assert again == {"image": first["image"], "case": first["case"]}
+    assert same == second
+    assert "mask" in second
+
+
+def test_a_mask_that_the_data_set_does_not_know_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="body"):
+        volumes_to_translate(
+            None, source="mr", dataset="brain_phantom_synthrad", dataset_dir=tmp_path, mask="body", cases=5, size=48
+        )

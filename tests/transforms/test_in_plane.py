@@ -78,6 +78,18 @@ def test_a_smooth_image_survives_resizing(size: tuple[int, int], floor: float) -
     assert psnr > floor
 
 
+@pytest.mark.parametrize("side", [224, 320])
+def test_square_pad_and_resize_bring_a_smooth_volume_of_odd_size_back_within_a_hundredth(side: int) -> None:
+    fit, source = FitInPlane((side, side), "resize", limit=4096), blob((197, 231, 2))
+    squared = fit(source)
+    assert squared.shape == (1, side, side, 2)
+    assert (squared[:, : int(10 * side / 231)] == -1).all()  # 17 pixels of padding on each side of the shorter axis
+    restored = fit.inverse(squared)
+    assert restored.shape == source.shape
+    torch.testing.assert_close(restored.affine, OBLIQUE, atol=1e-12, rtol=0)
+    torch.testing.assert_close(restored.as_tensor(), source.as_tensor(), atol=0.01 * 2, rtol=0)
+
+
 def test_resizing_takes_the_square_around_the_longer_side_up_to_the_limit() -> None:
     for shape, limit, square in (((60, 44, 1), 256, 60), ((44, 60, 1), 256, 60), ((60, 44, 1), 50, 50)):
         image = FitInPlane((20, 20), "resize", limit)(MetaTensor(torch.zeros(1, *shape), affine=torch.eye(4)))

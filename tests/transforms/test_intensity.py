@@ -9,6 +9,7 @@ from monai.transforms import Compose, Invertd
 from common.transforms.intensity import (
     FixedWindow,
     FixedWindowd,
+    MaskedPercentileWindow,
     ModalityWindowd,
     PeakWindow,
     PercentileWindow,
@@ -216,6 +217,90 @@ def test_the_mask_bounds_the_peak_of_mr() -> None:
     mask[:, :3] = 1
     scaled = ModalityWindowd("source", ["t1"], mask_key="mask")({"source": MR_LEVELS.clone(), "mask": mask})
     assert scaled["source"].meta["intensity_high"] == PeakWindow().limits(MR_LEVELS[:, :3])[1]
+
+
+def ramp_in_a_mask() -> tuple[MetaTensor, torch.Tensor]:
+    """Levels 500..1500 inside of the mask, far darker and brighter ones outside."""
+    levels = torch.cat([torch.full((1000,), -90.0), torch.arange(500.0, 1501), torch.full((999,), 9000.0)])
+    mask = torch.cat([torch.zeros(1000), torch.ones(1001), torch.zeros(999)]).to(torch.uint8)
+    return MetaTensor(levels.reshape(1, 30, 20, 5)), mask.reshape(1, 30, 20, 5)
+
+
+def test_percentiles_inside_of_the_mask_become_the_ends_and_the_outside_the_bottom() -> None:
+    """Percentiles 0.5 and 99.5 of 500..1500 are 505 and 1495, so y = 2 (x - 505) / 990 - 1 inside of the mask."""
+    image, mask = ramp_in_a_mask()
+    window = MaskedPercentileWindow()
+    scaled = window(image, mask)
+    inside = mask > 0
+    expected = (2 * (image.as_tensor() - 505) / 990 - 1).clamp(-1, 1)
+    torch.testing.assert_close(scaled.as_tensor()[inside], expected[inside])
+    assert (scaled.as_tensor()[~inside] == -1).all()
+    restored = window.inverse(scaled).as_tensor()
+    torch.testing.assert_close(restored[inside], image.as_tensor()[inside].clamp(505, 1495), atol=1e-3, rtol=0)
+    torch.testing.assert_close(restored[~inside], torch.full_like(restored[~inside], 505), atol=1e-3, rtol=0)
+    assert image[0, 0, 0, 0] == -90
+
+
+def test_gain_and_offset_of_mr_do_not_matter_inside_of_a_mask() -> None:
+    image, mask = ramp_in_a_mask()
+    window = MaskedPercentileWindow()
+    torch.testing.assert_close(window(0.01 * image - 3, mask), window(image, mask), atol=1e-4, rtol=0)
+
+
+def test_mr_goes_by_the_lower_percentile_on_request_and_by_its_peak_otherwise() -> None:
+    image, mask = ramp_in_a_mask()
+    item = {"source": image.clamp(min=0), "mask": mask}
+    window = ModalityWindowd("source", ["mr"], mask_key="mask", mr_lower=0.5)
+    scaled = window(item)
+    assert torch.equal(scaled["source"].as_tensor(), MaskedPercentileWindow()(item["source"], mask).as_tensor())
+    assert scaled["source"].meta["intensity_high"] == pytest.approx(1495)
+    assert window.inverse(scaled)["source"][0, -1, -1, -1] == pytest.approx(505)
+    peak = ModalityWindowd("source", ["mr"], mask_key="mask")(item)["source"]
+    assert torch.equal(peak.as_tensor(), PeakWindow()(item["source"], mask).as_tensor())
+
+
+def test_a_window_in_a_mask_needs_a_mask_with_contrast() -> None:
+    image, mask = ramp_in_a_mask()
+    image.meta["filename_or_obj"] = "patient007.nii.gz"
+    with pytest.raises(ValueError, match=r"patient007\.nii\.gz: the mask is empty"):
+        MaskedPercentileWindow()(image, torch.zeros_like(mask))
+    with pytest.raises(ValueError, match=r"patient007\.nii\.gz is constant"):
+        MaskedPercentileWindow()(image, 1 - mask.reshape(-1).cummax(0).values.reshape(mask.shape))
+    with pytest.raises(ValueError, match=r"shape \(30, 20, 5\), its mask \(30, 20, 4\)"):
+        MaskedPercentileWindow()(image, mask[..., :4])
+    with pytest.raises(ValueError, match=r"mr_lower is a percentile inside of the mask; name it with mask_key"):
+        ModalityWindowd("source", ["mr"], mr_lower=0.5)
+
+
+MED_DIT_HU = ModalityWindowd("target", ["ct"], ct_window=(-1024, 2000), ct_limits=(-1500, 4000))
+
+
+def test_ct_of_radiotherapy_maps_to_known_levels_and_back() -> None:
+    """-1024, 488 and 2000 HU are -1, 0 and 1; metal of 3000 HU is cut to 2000."""
+    levels = torch.tensor([-1024.0, 488.0, 2000.0, 3000.0]).reshape(1, 4, 1, 1)
+    scaled = MED_DIT_HU({"target": levels})
+    torch.testing.assert_close(scaled["target"].as_tensor().flatten(), torch.tensor([-1.0, 0.0, 1.0, 1.0]))
+    assert MED_DIT_HU.inverse(scaled)["target"][0, 3] == pytest.approx(2000, abs=1e-3)
+    inside = torch.linspace(-1024, 2000, 30_241).reshape(1, -1, 1, 1)
+    restored = MED_DIT_HU.inverse(MED_DIT_HU({"target": inside}))["target"].as_tensor()
+    torch.testing.assert_close(restored, inside, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("lowest", "highest"), [(-1500, 4000), (-1024, 3071)])
+def test_ct_within_its_limits_passes(lowest: float, highest: float) -> None:
+    MED_DIT_HU({"target": torch.tensor([lowest, highest]).float().reshape(1, 2, 1, 1)})
+
+
+@pytest.mark.parametrize(("lowest", "highest"), [(-3024, 1500), (-1000, 30000)], ids=["below", "above"])
+def test_ct_out_of_its_limits_is_named_with_what_was_found(lowest: float, highest: float) -> None:
+    levels = torch.tensor([lowest, highest]).float().reshape(1, 2, 1, 1)
+    ct = MetaTensor(levels, meta={"filename_or_obj": "p1/ct.nii.gz"})
+    message = rf"p1/ct\.nii\.gz \(target\) holds values from {lowest} to {highest} HU.* within -1500 \.\. 4000 .*Check"
+    with pytest.raises(ValueError, match=message):
+        MED_DIT_HU({"target": ct})
+    ModalityWindowd("target", ["ct"])({"target": ct})  # no limits unless asked for
+    mr = ModalityWindowd("source", ["mr"], ct_limits=(-1500, 4000))
+    mr({"source": MetaTensor(torch.tensor([0.0, 1.0, 9000.0]).reshape(1, 3, 1, 1))})  # nor for MR
 
 
 def test_ct_for_mr_and_mr_for_ct_are_refused_with_file_key_and_remedy() -> None:

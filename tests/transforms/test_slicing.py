@@ -12,11 +12,14 @@ from common.transforms.slicing import (
     CropOrErrord,
     CutSlices,
     CutSlicesd,
+    MaskedSlices,
+    MaskedSlicesd,
     RandSliced,
     RespaceInPlane,
     RespaceInPlaned,
     SliceBlock,
     SliceBlockd,
+    masked_run,
     slice_block,
 )
 
@@ -245,6 +248,56 @@ def test_left_out_slices_of_the_mask_are_0_whatever_the_images_get() -> None:
     item = {"source": in_space((8, 8, 3)), "mask": layers(0, 1, 0)}
     block = SliceBlockd(["source", "mask"], "mask", 1)
     assert block.inverse(block(item))["mask"].sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("counts", "share", "run"),
+    [
+        ((0, 3, 4, 9, 4, 3, 0), 4 / 64, (2, 3)),  # 4 of 8 x 8 pixels are just enough
+        ((0, 9, 0, 0, 9, 1), 4 / 64, (1, 4)),  # gaps inside of the run stay
+        ((0, 0, 5), 4 / 64, (2, 1)),
+        ((0, 1, 0), 0, (0, 3)),
+        ((64, 63), 1, (0, 1)),
+    ],
+    ids=["both ends", "gaps", "one slice", "no share", "full"],
+)
+def test_the_run_goes_from_the_first_to_the_last_slice_with_enough_mask(
+    counts: tuple[int, ...], share: float, run: tuple[int, int]
+) -> None:
+    assert masked_run(layers(*counts), share) == run
+
+
+def test_the_share_is_that_of_the_square_a_slice_is_padded_to() -> None:
+    """20 of 8 x 20 pixels are 5 % of 20 x 20, 19 are not."""
+    mask = torch.zeros(160, 3, dtype=torch.uint8)
+    mask[:20, 1], mask[:19, 2] = 1, 1
+    assert masked_run(MetaTensor(mask.reshape(1, 8, 20, 3)), 0.05) == (1, 1)
+    assert masked_run(MetaTensor(mask.reshape(1, 20, 8, 3)), 0.05) == (1, 1)
+
+
+def test_a_masked_run_of_slices_stays_in_place_and_comes_back() -> None:
+    mask = torch.zeros(1, 23, 31, 9, dtype=torch.uint8)
+    mask[..., 5:8] = 1
+    mask[:, :2, :3, 1] = 1  # too little
+    item = {"source": in_space((23, 31, 9)), "target": in_space((23, 31, 9)), "mask": MetaTensor(mask, affine=OBLIQUE)}
+    run = MaskedSlicesd(["source", "target", "mask"], "mask", 0.05)
+    cut = run(item)
+    assert cut["source"].meta["slice_block"] == (5, 3)
+    assert cut["mask"].shape == (1, 23, 31, 3)
+    assert_in_place(cut["source"])
+    assert torch.equal(cut["source"].as_tensor(), cut["target"].as_tensor())
+    restored = run.inverse(cut)
+    torch.testing.assert_close(restored["source"].affine, OBLIQUE)
+    assert torch.equal(restored["source"][..., 5:8].as_tensor(), item["source"][..., 5:8].as_tensor())
+    assert (restored["source"][..., :5] == -1).all()
+    assert restored["mask"].sum() == mask[..., 5:8].sum()
+
+
+def test_volumes_without_a_slice_of_enough_mask_are_named_with_the_share_they_have() -> None:
+    with pytest.raises(ValueError, match=r"patient004\.nii\.gz: .* at most 4\.69% .*8 x 8 .*the 5\.00% .*min_share"):
+        MaskedSlices(0.05)(MetaTensor(torch.zeros(1, 8, 8, 3)), layers(0, 3, 0))
+    with pytest.raises(ValueError, match="min_share=5 is a share"):
+        MaskedSlices(5)
 
 
 def test_a_thin_volume_is_kept_whole_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:

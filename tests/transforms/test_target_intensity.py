@@ -41,6 +41,39 @@ def test_fixed_points_of_the_ct_window(level: float, hounsfield: float) -> None:
     assert TargetIntensity("ct", "nowhere")(torch.full((1, 1, 1, 1), level)).item() == hounsfield
 
 
+@pytest.mark.parametrize(("level", "hounsfield"), [(-1, -1024), (0, 488), (1, 2000), (1.5, 2000)])
+def test_fixed_points_of_another_ct_window(level: float, hounsfield: float) -> None:
+    image = torch.full((1, 1, 1, 1), level)
+    assert TargetIntensity("ct", "nowhere", [-1024, 2000])(image).item() == hounsfield
+    item = TargetIntensityd("pred", "ct", "nowhere", ct_window=[-1024, 2000])({"pred": image})
+    assert item["pred"].item() == hounsfield
+
+
+def test_the_window_of_the_training_gives_its_hounsfield_units_back() -> None:
+    """To 1e-3 HU inside; what was clipped stays clipped."""
+    hounsfield = volume(-1024, 2500)
+    scaled = ModalityWindowd("target", ["ct"], ct_window=[-1024, 2000])({"target": hounsfield})["target"]
+    restored = TargetIntensity("ct", "nowhere", [-1024, 2000])(scaled)
+    assert (restored - hounsfield.clamp(max=2000)).abs().max() < 1e-3
+
+
+def test_outside_of_the_mask_is_air_whatever_the_window() -> None:
+    image = torch.zeros(1, 2, 1, 1)
+    mask = torch.tensor([1, 0]).reshape(1, 2, 1, 1)
+    assert TargetIntensity("ct", "nowhere", [-500, 1500])(image, mask).flatten().tolist() == [500, -1024]
+
+
+def test_the_ct_window_is_of_no_effect_on_mr(tmp_path: Path) -> None:
+    back = TargetIntensity("t2f", weights(tmp_path, 640.0), [-1024, 2000])
+    assert back(torch.tensor([-1.0, 1.0]).reshape(1, 2, 1, 1)).flatten().tolist() == [0, 640]
+
+
+@pytest.mark.parametrize("window", [(0, 0), (2000, -1024), (float("nan"), 1)], ids=str)
+def test_a_window_must_rise(window: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match=r"TargetIntensity: ct_window=\[.*\] must be two rising levels in HU"):
+        TargetIntensity("ct", "nowhere", window)
+
+
 def test_mr_comes_back_through_its_window_if_white_is_the_file_s(tmp_path: Path) -> None:
     """The 99.5th percentile of a training volume was white; a file that records it gives the volume back below it."""
     image = volume(0, 900)
