@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,24 +15,12 @@ from common.networks.encoders.hub import HubFiles, find_files
 
 sys.path.insert(0, str(Path(__file__).parent))
 from biomedclip_files import CONTEXT, REPOSITORY, WIDTH, WORDS, make_biomedclip
+from hub_cache import as_cache
+
+pytestmark = pytest.mark.usefixtures("network")
 
 PROMPT = "Axial brain MRI. Fluid is dark."
 PIECES = ["[CLS]", "axial", "brain", "mri", ".", "flu", "##id", "is", "dark", ".", "[SEP]"]
-
-
-@pytest.fixture(autouse=True)
-def network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
-    """Addresses that anything tried to reach, and an empty Hugging Face cache."""
-    asked: list[Any] = []
-
-    def refuse(*arguments: Any, **_: Any) -> None:
-        asked.append(arguments)
-        raise OSError("no network in tests")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    return asked
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +34,6 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 def folder(original: tuple[Path, Any], tmp_path: Path) -> Path:
     """A copy that a test may break."""
     return Path(shutil.copytree(original[0], tmp_path / "biomedclip"))
-
-
-def as_cache(folder: Path, cache: Path) -> None:
-    """Put the files where the hub's own tools keep them."""
-    for wanted, commit in ((MODEL, "a" * 40), (TEXT, "b" * 40)):
-        repository = cache / f"models--{wanted.repository.replace('/', '--')}"
-        shutil.copytree(folder / wanted.subfolder, repository / "snapshots" / commit)
-        (repository / "refs").mkdir()
-        (repository / "refs" / "main").write_text(commit)
 
 
 def direct(bert: Any, pieces: list[str]) -> torch.Tensor:
@@ -86,7 +64,7 @@ def test_safetensors_pickle_and_cache_give_the_same_tokens(folder: Path, tmp_pat
     from safetensors.torch import save_file
 
     pickled = BiomedCLIPText(folder)
-    as_cache(folder, tmp_path / "cache")
+    as_cache(folder, tmp_path / "cache", MODEL, TEXT)
     cached = BiomedCLIPText()
     weights = torch.load(folder / "open_clip_pytorch_model.bin", weights_only=True)
     save_file(weights, folder / "open_clip_model.safetensors")
@@ -194,7 +172,7 @@ def test_nothing_is_asked_of_the_network_without_consent(network: list[Any]) -> 
 
 
 def test_half_of_a_cache_is_not_enough(folder: Path, tmp_path: Path) -> None:
-    as_cache(folder, tmp_path / "cache")
+    as_cache(folder, tmp_path / "cache", MODEL, TEXT)
     shutil.rmtree(tmp_path / "cache" / f"models--{REPOSITORY.replace('/', '--')}")
     with pytest.raises(FileNotFoundError, match=f"cache: no config.json of {REPOSITORY}"):
         BiomedCLIPText()
@@ -202,7 +180,7 @@ def test_half_of_a_cache_is_not_enough(folder: Path, tmp_path: Path) -> None:
 
 def test_a_given_folder_is_the_only_place(folder: Path, tmp_path: Path) -> None:
     """Weights from elsewhere would not be those that were asked for."""
-    as_cache(folder, tmp_path / "cache")
+    as_cache(folder, tmp_path / "cache", MODEL, TEXT)
     with pytest.raises(FileNotFoundError, match=r"folder .*elsewhere: no open_clip_config\.json"):
         BiomedCLIPText(tmp_path / "elsewhere", allow_download=True)
 
@@ -212,16 +190,21 @@ def test_consented_download_fetches_the_first_name_that_the_repository_has(
 ) -> None:
     from huggingface_hub.errors import EntryNotFoundError
 
-    as_cache(folder, tmp_path / "hub")
+    as_cache(folder, tmp_path / "hub", MODEL, TEXT)
     asked = []
 
-    def download(repository: str, name: str) -> str:
+    def look_up(url: str) -> str:
+        repository, name = url.removeprefix("https://huggingface.co/").split("/resolve/main/")
         asked.append((repository, name))
+        return download(repository, name)
+
+    def download(repository: str, name: str) -> str:
         (found,) = (tmp_path / "hub" / f"models--{repository.replace('/', '--')}" / "snapshots").iterdir()
         if not (found / name).is_file():
             raise EntryNotFoundError(name)
         return str(found / name)
 
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", look_up)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     model, text = find_files(MODEL, TEXT, allow_download=True)
     assert [path.name for path in model.paths] == ["open_clip_config.json", "open_clip_pytorch_model.bin"]
@@ -230,7 +213,18 @@ def test_consented_download_fetches_the_first_name_that_the_repository_has(
     assert (TEXT.repository, "tokenizer_config.json") in asked
 
 
-def test_failed_download_is_reported_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(FileNotFoundError, match=r"huggingface\.co: a/b: LocalEntryNotFoundError"):
+def test_failed_download_is_reported_with_its_cause() -> None:
+    """At once: the hub's own download would try again for half a minute."""
+    with pytest.raises(FileNotFoundError, match=r"huggingface\.co: a/b: .*: no network in tests"):
         find_files(HubFiles("a/b", needed=(("x.bin",),)), allow_download=True)
+
+
+def test_offline_mode_of_the_hub_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match=r"huggingface\.co: a/b: OfflineModeIsEnabled"):
+        find_files(HubFiles("a/b", needed=(("x.bin",),)), allow_download=True)
+
+
+def test_the_way_without_the_files_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match=r"no folder\.\nOr do without them: paint it\.$"):
+        find_files(HubFiles("a/b", needed=(("x.bin",),)), instead="paint it")

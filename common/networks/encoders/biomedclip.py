@@ -11,17 +11,16 @@ BiomedBERT, of which only the configuration and the vocabulary are used. A folde
 Source: Zhang et al. 2023 (arXiv 2303.00915); MIT license, the model card restricts the intended use to research.
 """
 
-import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .hub import FoundFiles, HubFiles, find_files
+from .hub import FoundFiles, HubFiles, find_files, reading
 
 MODEL = HubFiles(
     "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224",
@@ -59,7 +58,7 @@ class BiomedCLIPText:
     def __init__(self, folder: str | os.PathLike | None = None, *, allow_download: bool = False) -> None:
         model, text = find_files(MODEL, TEXT, folder=folder, allow_download=allow_download)
         self.revision = model.revision()
-        with reading(model, text):
+        with reading("BiomedCLIP", "open_clip_torch timm transformers", model, text):
             config = _text_config(model)
             self._transformer, self._tokenizer = _load(model, text, config)
         self._context_length = int(config["context_length"])
@@ -89,22 +88,6 @@ class BiomedCLIPText:
             )
         states = self._transformer(input_ids=ids[None], attention_mask=torch.ones_like(ids)[None]).last_hidden_state
         return PromptTokens(states[0].float(), ids)  # (L, C), (L,)
-
-
-@contextlib.contextmanager
-def reading(*files: FoundFiles) -> Iterator[None]:
-    """Turn whatever the libraries raise over broken files into one error that names the files."""
-    try:
-        yield
-    except ImportError as error:
-        raise ImportError(f"BiomedCLIP needs `pip install open_clip_torch timm transformers` ({error}).") from error
-    except Exception as error:  # pickle, zip, safetensors, json, torch and transformers each have their own
-        paths = ", ".join(str(path) for found in files for path in found.paths)
-        raise RuntimeError(
-            f"BiomedCLIP's files cannot be used ({type(error).__name__}: {error}). Read: {paths}. A download that was "
-            "cut short, or a git-lfs pointer in place of the file, looks like this: compare the sizes with those on "
-            "huggingface.co and provide the files again."
-        ) from error
 
 
 def _text_config(model: FoundFiles) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Find the files of a pretrained model: in a given folder, in the Hugging Face cache, or by a consented download."""
+"""Find and read the files of a pretrained model: in a folder, in the Hugging Face cache, by a consented download."""
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class FoundFiles:
 
 
 def find_files(
-    *wanted: HubFiles, folder: str | os.PathLike | None = None, allow_download: bool = False
+    *wanted: HubFiles, folder: str | os.PathLike | None = None, allow_download: bool = False, instead: str = ""
 ) -> tuple[FoundFiles, ...]:
     """Find the files of one or more repositories that belong together.
 
@@ -51,6 +52,7 @@ def find_files(
         wanted: repositories and names.
         folder: where they are; if given, nothing else is tried.
         allow_download: consent to a download into the Hugging Face cache; without it the network is not touched.
+        instead: what does without these files, for the error.
 
     Raises:
         FileNotFoundError: something is nowhere; names what was looked for, where, and the ways to provide it.
@@ -69,7 +71,34 @@ def find_files(
         f"  1. a folder, filled where there is a network:\n{commands}"
         "  2. a Hugging Face cache that holds them: set HF_HOME to it and give no folder;\n"
         "  3. a download now, into that cache: allow_download=True and no folder."
+        + (f"\nOr do without them: {instead}." if instead else "")
     )
+
+
+@contextlib.contextmanager
+def reading(model: str, packages: str, *files: FoundFiles) -> Iterator[None]:
+    """Turn whatever the libraries raise over broken files into one error that names the files.
+
+    Args:
+        model: what the files hold.
+        packages: what pip must have installed to read them.
+        files: those that are read.
+
+    Raises:
+        ImportError: a package is not installed.
+        RuntimeError: anything else.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(f"{model} needs `pip install {packages}` ({error}).") from error
+    except Exception as error:  # pickle, zip, safetensors, json, torch and transformers each have their own
+        paths = ", ".join(str(path) for found in files for path in found.paths)
+        raise RuntimeError(
+            f"{model}'s files cannot be used ({type(error).__name__}: {error}). Read: {paths}. A download that was "
+            "cut short, or a git-lfs pointer in place of the file, looks like this: compare the sizes with those on "
+            "huggingface.co and provide the files again."
+        ) from error
 
 
 def _find(wanted: HubFiles, folder: Path | None, allow_download: bool, tried: list[str]) -> FoundFiles | None:
@@ -119,11 +148,10 @@ def _cached(repository: str, name: str) -> Path | None:
 
 def _download(repository: str, name: str) -> Path | None:
     import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError
 
-    try:
-        return Path(huggingface_hub.hf_hub_download(repository, name))
-    except EntryNotFoundError as error:
-        if isinstance(error, LocalEntryNotFoundError):  # the hub could not be reached
-            raise
+    try:  # one request, which fails at once without a network; the download itself would try for half a minute
+        huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(repository, name))
+    except EntryNotFoundError:
         return None  # the repository has no such file
+    return Path(huggingface_hub.hf_hub_download(repository, name))
