@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 RULES = ("auto", "positive", "head")
 _NEGATIVE_SHARE = 0.01  # more is CT
+_SMALL_SHARE = 0.01  # of a volume; no head and no body is that small
 _LEAST_ZERO_SHARE = 0.02  # of a volume that is said to be skull-stripped, in case it was cropped to the brain
 _STRIPPED_SHARE = 0.3  # a volume with at least this share of exact zeros has had its background removed
 _CLOSING_MM = 8.0  # radius; bone is dark in MR, and where the scalp is torn the skull would count as background
@@ -100,16 +101,28 @@ class ForegroundMaskd(MapTransform):
         self.mask_key, self.foreground = mask_key, Foreground(rule)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Raises ValueError where there is no foreground, or the given mask is empty."""
+        """Raises ValueError where there is no foreground, or the given mask is empty; warns of one that is tiny."""
+        mask = self._mask(data)
+        share = float(mask.as_tensor().float().mean())
+        if share < _SMALL_SHARE:
+            logger.warning(
+                "%s: only %.2f %% of the volume is foreground; check the mask, or the rule it was made by (foreground).",
+                source_name(mask),
+                100 * share,
+            )
+        return {**data, self.mask_key: mask}
+
+    def _mask(self, data: Mapping[Hashable, Any]) -> MetaTensor:
+        """(1, X, Y, Z) uint8."""
         if self.mask_key not in data:
-            return {**data, self.mask_key: self.foreground(data[self.keys[0]])}
+            return self.foreground(data[self.keys[0]])
         given = convert_to_tensor(data[self.mask_key], track_meta=True)
         inside = given.as_tensor() > 0
         if not inside.any():
             raise ValueError(
                 f"{source_name(given)}: the mask is empty. Remove it to have one made, or export it again."
             )
-        return {**data, self.mask_key: MetaTensor(inside.to(torch.uint8)).copy_meta_from(given)}
+        return MetaTensor(inside.to(torch.uint8)).copy_meta_from(given)
 
 
 class ClearBackgroundd(MapTransform):

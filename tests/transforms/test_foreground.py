@@ -144,6 +144,16 @@ def test_a_mask_is_made_where_none_is_given_and_kept_where_one_is() -> None:
         ForegroundMaskd("source")({**item, "mask": volume(np.zeros(SHAPE), "mask.nii.gz")})
 
 
+def test_a_tiny_mask_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    tiny = np.zeros(SHAPE)
+    tiny[20:24, 20:24, 4:6] = 1
+    ForegroundMaskd("source")({"source": volume(mr()), "mask": volume(tiny, "mask.nii.gz")})
+    assert "mask.nii.gz: only 0.10 % of the volume is foreground" in caplog.text
+    caplog.clear()
+    ForegroundMaskd("source")({"source": volume(mr())})
+    assert not caplog.text
+
+
 def test_outside_of_the_mask_mr_is_0_and_ct_is_air() -> None:
     item = {"source": volume(mr()), "target": volume(ct()), "mask": volume(HEAD)}
     cleared = ClearBackgroundd(["source", "target"], "mask", ["mr", "CT"])(item)
