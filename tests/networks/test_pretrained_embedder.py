@@ -45,9 +45,7 @@ def test_a_trained_embedder_comes_back_frozen(path: Path, nested: bool) -> None:
 
 @pytest.mark.parametrize("place", ["model.pt", "."])
 def test_a_missing_file_names_the_stage_that_makes_it(place: str, tmp_path: Path) -> None:
-    with pytest.raises(
-        FileNotFoundError, match=r"pretrain_embedder\.json, or give its weights as `embedder_path`"
-    ) as e:
+    with pytest.raises(FileNotFoundError, match=r"pretrain_embedder\.json, or give .* `embedder_path`") as e:
         pretrained_embedder(embedder(), tmp_path / place)
     assert f"no pretrained Vision Embedder at {tmp_path / place}." in str(e.value)
 
@@ -70,7 +68,9 @@ def test_one_message_names_the_file_and_everything_that_differs(path: Path) -> N
 
 def test_weights_of_something_else_are_refused(path: Path) -> None:
     save_state(torch.nn.Linear(2, 2).state_dict(), path)
-    with pytest.raises(ValueError, match=r"model\.pt does not fit this run: .*it was not saved from a VisionEmbedder"):
+    with pytest.raises(
+        ValueError, match=r"model\.pt does not fit this run: (.|\n)*it was not saved from a VisionEmbedder"
+    ):
         pretrained_embedder(embedder(), path)
 
 
