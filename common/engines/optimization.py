@@ -1,4 +1,4 @@
-"""Optimizer and learning-rate schedule of the transformer recipes."""
+"""Optimizers and learning-rate schedules of the recipes."""
 
 import math
 
@@ -47,3 +47,28 @@ def warmup_schedule(
         return final_factor + (1 - final_factor) * 0.5 * (1 + math.cos(math.pi * progress))
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def linear_decay_schedule(
+    optimizer: torch.optim.Optimizer, constant_steps: int, total_steps: int | None
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Constant, then linear to 0 if ``total_steps`` is given, as GANs are trained (Zhu et al. 2017, section 4).
+
+    Call ``step()`` once per iteration. Factor of the n-th iteration (from 0): 1 up to ``constant_steps``, then
+    (total_steps - n) / (total_steps - constant_steps), which would be 0 in the first iteration after the last. The
+    optimizer may have fewer steps than the schedule, as that of a generator behind its critic has.
+    """
+    if constant_steps < 0 or (total_steps is not None and total_steps <= constant_steps):
+        raise ValueError(
+            f"linear_decay_schedule: 0 <= constant_steps < total_steps is needed, not {constant_steps} and "
+            f"{total_steps}."
+        )
+
+    def factor(step: int) -> float:
+        if total_steps is None:
+            return 1.0
+        return min(1.0, max(0, total_steps - step) / (total_steps - constant_steps))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    optimizer.step()  # without gradients, so nothing changes; PyTorch warns if an optimizer waits for its first step
+    return schedule

@@ -34,6 +34,10 @@ class StepRandomness:
         self.iteration = iteration
         torch.manual_seed(derive_seed(Stream.PROCESS, self.seed, iteration, process_rank()))
 
-    def shared(self, device: torch.device | str) -> torch.Generator:
-        """A generator on ``device``, equal on all processes, fresh for this iteration."""
-        return torch.Generator(device).manual_seed(derive_seed(Stream.STEP, self.seed, self.iteration))
+    def shared(self, device: torch.device | str, *purpose: int) -> torch.Generator:
+        """A generator on ``device``, equal on all processes, fresh for this iteration.
+
+        It starts anew with each call; what is drawn in several places of an iteration and is to be independent has a
+        ``purpose`` (a number) of its own in each.
+        """
+        return torch.Generator(device).manual_seed(derive_seed(Stream.STEP, self.seed, self.iteration, *purpose))
