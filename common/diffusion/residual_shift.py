@@ -16,6 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .tables import rows
+
 
 @dataclass(frozen=True, eq=False)
 class ResidualShiftSchedule:
@@ -78,12 +80,7 @@ class ResidualShiftSchedule:
             TypeError: t is not integer.
             IndexError: t on the CPU is outside 1..T.
         """
-        if t.dtype not in (torch.int64, torch.int32):
-            raise TypeError(f"ResidualShiftSchedule: time must be an integer tensor of 1..T, got {t.dtype}.")
-        if t.device.type == "cpu" and not bool(((t >= 1) & (t <= self.num_steps)).all()):
-            raise IndexError(f"ResidualShiftSchedule: time {t.tolist()} is outside 1..{self.num_steps} (1-based).")
-        rows = table.to(like.device, non_blocking=True)[t.to(like.device, non_blocking=True) - 1]
-        return rows.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
+        return rows(table, t, like, first=1)
 
 
 def residual_shift_schedule(

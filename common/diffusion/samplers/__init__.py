@@ -1,4 +1,8 @@
-"""Samplers of continuous-time diffusion: pure functions of (model, x, schedule), all with the same arguments."""
+"""Samplers: pure functions of (model, x, schedule).
+
+Those of continuous time, which are in `SAMPLERS`, all take the same arguments; `ancestral` and `implicit` are for the
+discrete chain of :mod:`..gaussian`.
+"""
 
 from . import ddim, dpm_solver, dpm_solver_pp, euler
 from .noise import draw_noise
