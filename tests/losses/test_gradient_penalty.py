@@ -50,19 +50,25 @@ def test_score_of_an_image_is_the_mean_of_its_logit_map(size: int) -> None:
 
 
 def test_penalty_drives_the_slope_of_a_critic_to_one() -> None:
-    """Its gradient reaches the critic's weights, also within no_grad, but not the images."""
+    """Its gradient reaches the critic's weights, also where the caller records none."""
     torch.manual_seed(0)
     linear = nn.Linear(40, 1)
     critic = nn.Sequential(nn.Flatten(), linear)
-    real, fake = REAL.clone().requires_grad_(), FAKE.clone().requires_grad_()
     optimizer = torch.optim.SGD(critic.parameters(), lr=0.1)
     for _ in range(100):
         optimizer.zero_grad()
         with torch.no_grad():
-            penalty = gradient_penalty(critic, real, fake, U)
+            penalty = gradient_penalty(critic, REAL, FAKE, U)
         penalty.backward()
         optimizer.step()
     assert linear.weight.norm().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_gradient_of_the_penalty_does_not_reach_the_images() -> None:
+    real, fake = REAL.clone().requires_grad_(), FAKE.clone().requires_grad_()
+    weight = torch.ones((), requires_grad=True)
+    gradient_penalty(lambda x: weight * x.square().flatten(1).sum(dim=1), real, fake, U).backward()
+    assert weight.grad is not None
     assert real.grad is None
     assert fake.grad is None
 
