@@ -14,7 +14,6 @@ from .fingerprint import fingerprint
 from .slices import SliceDataset
 
 CACHE_VERSION = 1  # raise when the meaning of cached values changes
-_CHUNK = 1024  # slices whose latents are in memory at a time
 
 
 class ImageEncoder(Protocol):
@@ -72,6 +71,9 @@ class LatentDataset(EncodedSlices):
         vector = None if image_encoder is None else image_encoder.identity
         key = fingerprint(CACHE_VERSION, slices.cache_key(), len(slices), autoencoder.identity, vector)
 
+        if isinstance(image_encoder, torch.nn.Module):
+            image_encoder.to(device)
+
         def encode(indices: Sequence[int]) -> dict[str, Tensor]:
             pair = slices.__getitems__(indices)
             source, target = (pair[name].to(device) for name in ("source", "target"))
@@ -100,11 +102,3 @@ class LatentDataset(EncodedSlices):
         if self.keep_images:
             batch["image"] = self.slices.__getitems__(indices)["source"]
         return {**batch, "index": torch.as_tensor(np.asarray(indices, dtype=np.int64))}
-
-    def std_of_target_means(self) -> float:
-        """Standard deviation over all elements of the targets' means; 1 / it is the scale of the latent space."""
-        count, total, squares = 0, 0.0, 0.0
-        for start in range(0, len(self), _CHUNK):
-            means = self.arrays["moments"][start : start + _CHUNK, 1, 0].astype(np.float64)
-            count, total, squares = count + means.size, total + means.sum(), squares + np.square(means).sum()
-        return float(np.sqrt(squares / count - (total / count) ** 2))

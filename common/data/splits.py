@@ -63,6 +63,32 @@ def write_split(path: str | Path, sections: Mapping[str, Sequence[Case]]) -> Non
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def check_earlier_stages(weights: Sequence[str | Path | None], sections: Mapping[str, Sequence[Case]]) -> None:
+    """Compare the patients of this run with those that earlier stages were trained on.
+
+    A stage leaves its split beside its weights. Warned of are weights without one, and weights that were trained on
+    none of the training patients: those of a phantom, for instance, in a run on other data.
+
+    Args:
+        weights: files of the earlier stages; what is no ``.pt`` file (a pretrained model, None) is left out.
+        sections: section name -> its cases, of this run.
+
+    Raises:
+        ValueError: a patient outside of the training section was trained on by an earlier stage.
+    """
+    held_out = [case for section, cases in sections.items() if section != "training" for case in cases]
+    training = {case["patient"] for case in sections.get("training", [])}
+    for file in weights:
+        if file is None or Path(file).suffix != ".pt":
+            continue
+        path = Path(file).with_name("split.json")
+        require_unseen(path, held_out)
+        if path.is_file() and training and not training & _trained(path):
+            logger.warning(
+                "%s was trained on none of this run's patients; if it belongs to other data, run its stage first.", file
+            )
+
+
 def require_unseen(path: str | Path, cases: Sequence[Case]) -> None:
     """Raise if a case to be evaluated belongs to a patient that the weights were trained on.
 
@@ -77,10 +103,14 @@ def require_unseen(path: str | Path, cases: Sequence[Case]) -> None:
     if not path.is_file():
         logger.warning("There is no %s: it cannot be checked that no training patient is evaluated.", path)
         return
-    trained = set(json.loads(path.read_text(encoding="utf-8")).get("training", {}).get("patients", []))
-    seen = sorted(trained & {case["patient"] for case in cases})
+    seen = sorted(_trained(path) & {case["patient"] for case in cases})
     if seen:
         raise ValueError(
             f"{len(seen)} patient(s) to be evaluated were trained on ({', '.join(seen[:5])}), says {path}. Evaluate "
             "with the options of the training (held_out above all), or in another output_dir."
         )
+
+
+def _trained(path: Path) -> set[str]:
+    """Training patients of a file of :func:`write_split`."""
+    return set(json.loads(path.read_text(encoding="utf-8")).get("training", {}).get("patients", []))

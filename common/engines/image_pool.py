@@ -41,18 +41,18 @@ class ImagePool:
         shown = []
         for image, new, place in zip(everyone, keep_new, places, strict=True):
             if len(self.images) < self.size:
-                self.images.append(image)
+                self.images.append(image.clone())  # a view would keep its whole batch
                 shown.append(image)
             elif new:
                 shown.append(image)
             else:
                 shown.append(self.images[place].to(image.device))
-                self.images[place] = image
+                self.images[place] = image.clone()
         return torch.stack(shown[process_rank() :: process_count()])
 
     def state_dict(self) -> dict[str, Tensor]:
         """The images, for the training checkpoint."""
-        return {"images": torch.stack(self.images) if self.images else torch.empty(0)}
+        return {"images": torch.stack([image.cpu() for image in self.images]) if self.images else torch.empty(0)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the images from a training checkpoint."""

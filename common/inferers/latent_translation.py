@@ -121,10 +121,10 @@ class LatentTranslationInferer(SlicewiseInferer):
         """A latent of the target for each of the source: (B, C, h, w) -> (B, C, h, w)."""
         silent = self.sampler == "ddim" and self.eta == 0
         maps = noise(1 if silent else schedule.num_steps, *latent.shape[1:])  # (N, B or 1, C, h, w)
-        start = maps[-1].expand_as(latent)
+        start = maps[0].expand_as(latent)  # the same whatever the sampler
 
         def step_noise(i: int) -> Tensor:  # i = N-1 .. 1; the last step has none
-            return maps[i - 1]
+            return maps[i]
 
         if self.sampler == "ddpm":
             return ddpm(predict, start, schedule, noise=step_noise)

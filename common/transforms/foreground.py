@@ -106,7 +106,7 @@ class ForegroundMaskd(MapTransform):
         share = float(mask.as_tensor().float().mean())
         if share < _SMALL_SHARE:
             logger.warning(
-                "%s: only %.2f %% of the volume is foreground; check the mask, or the rule it was made by (foreground).",
+                "%s: only %.2f %% of the volume is foreground; check the mask, or the rule (foreground) that made it.",
                 source_name(mask),
                 100 * share,
             )

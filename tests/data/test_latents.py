@@ -168,9 +168,7 @@ def test_a_broken_encoder_is_named_by_the_slice_and_leaves_nothing_behind(slices
 @pytest.mark.parametrize("make", [latents, lambda slices, *rest, **options: views(slices, *rest, **options)])
 def test_slices_that_are_no_whole_tokens_are_refused_before_encoding(slices: SliceDataset, make: Callable) -> None:
     autoencoder = MeanPooling()
-    with pytest.raises(
-        ValueError, match=r"image_size=\[16, 24\] must be two multiples of 16: .*nearest is \[16, 32\]"
-    ):
+    with pytest.raises(ValueError, match=r"image_size=\[16, 24\] must be two multiples of 16: .*nearest is \[16, 32\]"):
         make(slices, autoencoder, patch_size=4)
     assert autoencoder.calls == 0
 
@@ -181,12 +179,6 @@ def test_pairs_are_needed(tmp_path: Path, slices: SliceDataset) -> None:
     )
     with pytest.raises(ValueError, match="the slices have the keys image; source and target are needed"):
         LatentDataset(single, MeanPooling(), tmp_path, progress=False)
-
-
-def test_the_scale_is_measured_on_the_means_of_the_targets(slices: SliceDataset) -> None:
-    data = latents(slices)
-    means = data.__getitems__(range(15))["target_mean"].double().numpy()
-    assert data.std_of_target_means() == pytest.approx(np.std(means), rel=1e-9)
 
 
 def test_pickled_latents_travel_without_arrays_and_encoders(slices: SliceDataset) -> None:

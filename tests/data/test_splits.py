@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from common.data.splits import SECTIONS, require_disjoint, require_unseen, split_of, write_split
+from common.data.splits import SECTIONS, check_earlier_stages, require_disjoint, require_unseen, split_of, write_split
 
 
 def patients(count: int) -> list[str]:
@@ -72,3 +72,35 @@ def test_patients_of_the_training_are_not_evaluated(tmp_path: Path, caplog: pyte
     require_unseen(path, items[10:])
     with pytest.raises(ValueError, match=r"1 patient\(s\) to be evaluated were trained on \(patient002\).*held_out"):
         require_unseen(path, items[5:])
+
+
+def left_by_a_stage(folder: Path, training: str) -> Path:
+    """Weights (an empty file) with the split of their training beside them; a patient is a letter."""
+    folder.mkdir()
+    write_split(folder / "split.json", {"training": cases(training)})
+    (folder / "model.pt").touch()
+    return folder / "model.pt"
+
+
+def cases(patients: str) -> list[dict]:
+    return [{"patient": name, "case": name} for name in patients]
+
+
+def test_an_earlier_stage_must_not_have_seen_who_is_held_out(tmp_path: Path) -> None:
+    first, second = left_by_a_stage(tmp_path / "first", "abc"), left_by_a_stage(tmp_path / "second", "abd")
+    check_earlier_stages([first, None, tmp_path / "pretrained"], {"training": cases("ab"), "validation": cases("d")})
+    with pytest.raises(ValueError, match=r"1 patient\(s\) .* trained on \(d\), says .*second.split\.json"):
+        check_earlier_stages([first, second], {"training": cases("ab"), "validation": cases("d")})
+    with pytest.raises(ValueError, match=r"trained on \(c\), says .*first"):
+        check_earlier_stages([first], {"evaluated": cases("cx")})
+
+
+def test_weights_of_other_data_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    weights = left_by_a_stage(tmp_path / "phantom", "abc")
+    check_earlier_stages([weights], {"training": cases("ax"), "validation": cases("y")})
+    assert not caplog.text
+    check_earlier_stages([weights], {"training": cases("wx"), "validation": cases("y")})
+    assert f"{weights} was trained on none of this run's patients" in caplog.text
+    (tmp_path / "phantom" / "split.json").unlink()
+    check_earlier_stages([weights], {"training": cases("ax")})
+    assert "it cannot be checked" in caplog.text

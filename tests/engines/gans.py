@@ -70,10 +70,10 @@ def generator(dropout: float = 0.0, seed: int = 0) -> nn.Module:
 
 
 def discriminator(in_channels: int = 1, seed: int = 1) -> nn.Module:
+    """Without a bias in front of the norm: its gradient would be a rounding error, which Adam makes a whole step."""
     torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Conv2d(in_channels, 4, 4, stride=2), nn.InstanceNorm2d(4), nn.LeakyReLU(0.2), nn.Conv2d(4, 1, 2)
-    )
+    first = nn.Conv2d(in_channels, 4, 4, stride=2, bias=False)
+    return nn.Sequential(first, nn.InstanceNorm2d(4), nn.LeakyReLU(0.2), nn.Conv2d(4, 1, 2))
 
 
 def trainer(

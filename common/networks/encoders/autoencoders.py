@@ -63,8 +63,8 @@ def _scratch(path: str | os.PathLike | None, ct_window: Sequence[float]) -> Scra
         )
     if not autoencoder.scale > 0:
         raise ValueError(
-            f"{path}: the scale of the latents is not set, so the autoencoder's training did not end; run the stage "
-            "train_autoencoder.json to its end (--resume true)."
+            f"{path}: the scale of the latents is not set, so these weights were not saved by the stage "
+            "train_autoencoder.json; give its model.pt, or run it."
         )
     return autoencoder.eval().requires_grad_(False)
 
