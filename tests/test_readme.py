@@ -1,11 +1,13 @@
 """The commands in the README files are what the code takes."""
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import fire
 import pytest
 
 from common.engines.preflight import check_overrides
@@ -42,7 +44,30 @@ def test_make_targets_exist(command: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text("utf-8"), re.M)
 
 
-@pytest.mark.parametrize("command", [command for command in commands() if command.startswith("python scripts/")])
+def script_commands() -> list[str]:
+    return [command for command in commands() if command.startswith("python scripts/")]
+
+
+@pytest.mark.parametrize("command", [command for command in script_commands() if "run_stages" in command])
+def test_stages_take_the_options(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its options are those of the stages; it refuses what belongs to none before anything runs."""
+    monkeypatch.chdir(ROOT)
+    script = runpy.run_path("scripts/run_stages.py")
+    runs: list[list[str]] = []
+
+    def pretend(arguments: list[str], **_: object) -> subprocess.CompletedProcess:
+        runs.append(arguments)
+        return subprocess.CompletedProcess(arguments, 0)
+
+    monkeypatch.setattr(subprocess, "run", pretend)
+    fire.Fire(script["main"], shlex.split(command)[2:])
+    for arguments in runs:
+        if "monai.bundle" in arguments:
+            check_overrides(arguments[arguments.index("monai.bundle") + 1 :])
+    assert runs
+
+
+@pytest.mark.parametrize("command", [command for command in script_commands() if "run_stages" not in command])
 def test_scripts_take_the_options(command: str) -> None:
     script, *arguments = shlex.split(command)[1:]
     text = subprocess.run(

@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..atomic import write_text
 from ..parallel import process_rank
@@ -46,32 +47,38 @@ def require_disjoint(sections: Mapping[str, Sequence[Case]]) -> None:
         )
 
 
-def write_split(path: str | Path, sections: Mapping[str, Sequence[Case]]) -> None:
+def write_split(path: str | Path, sections: Mapping[str, Sequence[Case]], dataset: str | None = None) -> None:
     """Write which patients and cases each section holds as JSON, in one step (never half a file); rank 0 writes.
 
     Args:
         path: file to write, usually ``<output_dir>/split.json``.
         sections: section name -> its cases, as `find_cases` returns them.
+        dataset: name of the data set, for :func:`check_earlier_stages`.
     """
     require_disjoint(sections)
     if process_rank() != 0:
         return
-    content = {
+    content: dict[str, Any] = {} if dataset is None else {"dataset": dataset}
+    content |= {
         section: {"patients": sorted({case["patient"] for case in cases}), "cases": [case["case"] for case in cases]}
         for section, cases in sections.items()
     }
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def check_earlier_stages(weights: Sequence[str | Path | None], sections: Mapping[str, Sequence[Case]]) -> None:
+def check_earlier_stages(
+    weights: Sequence[str | Path | None], sections: Mapping[str, Sequence[Case]], dataset: str
+) -> None:
     """Compare the patients of this run with those that earlier stages were trained on.
 
-    A stage leaves its split beside its weights. Warned of are weights without one, and weights that were trained on
-    none of the training patients: those of a phantom, for instance, in a run on other data.
+    A stage leaves its split beside its weights. Warned of are weights without one, weights of another data set (a
+    phantom's, for instance), whose patients may bear the same names, and weights that were trained on none of the
+    training patients.
 
     Args:
         weights: files of the earlier stages; what is no ``.pt`` file (a pretrained model, None) is left out.
         sections: section name -> its cases, of this run.
+        dataset: name of this run's data set.
 
     Raises:
         ValueError: a patient outside of the training section was trained on by an earlier stage.
@@ -82,6 +89,10 @@ def check_earlier_stages(weights: Sequence[str | Path | None], sections: Mapping
         if file is None or Path(file).suffix != ".pt":
             continue
         path = Path(file).with_name("split.json")
+        theirs = _read(path).get("dataset", dataset) if path.is_file() else dataset
+        if theirs != dataset:
+            logger.warning("%s was trained on %s, this run is on %s; run its stage first.", file, theirs, dataset)
+            continue
         require_unseen(path, held_out)
         if path.is_file() and training and not training & _trained(path):
             logger.warning(
@@ -113,4 +124,8 @@ def require_unseen(path: str | Path, cases: Sequence[Case]) -> None:
 
 def _trained(path: Path) -> set[str]:
     """Training patients of a file of :func:`write_split`."""
-    return set(json.loads(path.read_text(encoding="utf-8")).get("training", {}).get("patients", []))
+    return set(_read(path).get("training", {}).get("patients", []))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -74,10 +74,10 @@ def test_patients_of_the_training_are_not_evaluated(tmp_path: Path, caplog: pyte
         require_unseen(path, items[5:])
 
 
-def left_by_a_stage(folder: Path, training: str) -> Path:
+def left_by_a_stage(folder: Path, training: str, dataset: str = "synthrad") -> Path:
     """Weights (an empty file) with the split of their training beside them; a patient is a letter."""
     folder.mkdir()
-    write_split(folder / "split.json", {"training": cases(training)})
+    write_split(folder / "split.json", {"training": cases(training)}, dataset)
     (folder / "model.pt").touch()
     return folder / "model.pt"
 
@@ -88,19 +88,27 @@ def cases(patients: str) -> list[dict]:
 
 def test_an_earlier_stage_must_not_have_seen_who_is_held_out(tmp_path: Path) -> None:
     first, second = left_by_a_stage(tmp_path / "first", "abc"), left_by_a_stage(tmp_path / "second", "abd")
-    check_earlier_stages([first, None, tmp_path / "pretrained"], {"training": cases("ab"), "validation": cases("d")})
+    check_earlier_stages(
+        [first, None, tmp_path / "pretrained"], {"training": cases("ab"), "validation": cases("d")}, "synthrad"
+    )
     with pytest.raises(ValueError, match=r"1 patient\(s\) .* trained on \(d\), says .*second.split\.json"):
-        check_earlier_stages([first, second], {"training": cases("ab"), "validation": cases("d")})
+        check_earlier_stages([first, second], {"training": cases("ab"), "validation": cases("d")}, "synthrad")
     with pytest.raises(ValueError, match=r"trained on \(c\), says .*first"):
-        check_earlier_stages([first], {"evaluated": cases("cx")})
+        check_earlier_stages([first], {"evaluated": cases("cx")}, "synthrad")
 
 
 def test_weights_of_other_data_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     weights = left_by_a_stage(tmp_path / "phantom", "abc")
-    check_earlier_stages([weights], {"training": cases("ax"), "validation": cases("y")})
+    check_earlier_stages([weights], {"training": cases("ax"), "validation": cases("y")}, "synthrad")
     assert not caplog.text
-    check_earlier_stages([weights], {"training": cases("wx"), "validation": cases("y")})
+    check_earlier_stages([weights], {"training": cases("wx"), "validation": cases("y")}, "synthrad")
     assert f"{weights} was trained on none of this run's patients" in caplog.text
     (tmp_path / "phantom" / "split.json").unlink()
-    check_earlier_stages([weights], {"training": cases("ax")})
+    check_earlier_stages([weights], {"training": cases("ax")}, "synthrad")
     assert "it cannot be checked" in caplog.text
+
+
+def test_patients_of_another_data_set_may_bear_the_same_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    weights = left_by_a_stage(tmp_path / "phantom", "abc", "brain_phantom_synthrad")
+    check_earlier_stages([weights], {"training": cases("a"), "validation": cases("b")}, "synthrad")
+    assert f"{weights} was trained on brain_phantom_synthrad, this run is on synthrad" in caplog.text
