@@ -8,7 +8,7 @@ import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from ignite.engine import Engine, Events
@@ -18,12 +18,13 @@ from torch import Tensor
 from ..atomic import atomic_path, write_text
 from ..inferers.slicewise import BACKGROUND, FOREGROUND_LEVEL
 from ..metrics.image_quality import unit_range
-from ..metrics.pointwise import PointwiseMap
 from ..parallel import gather_objects, process_rank
 from ..pictures import evenly_spaced
+from ..transforms.intensity import CT_WINDOW
 from ..transforms.slicing import slice_block
 from .commit import commit
 from .translation_figure import Example, draw_examples, example_slice
+from .translation_references import PairedSlices, Reconstruct, TrainingFloors, fit_floors, through_autoencoder
 from .translation_scores import (
     MethodScores,
     native_scores,
@@ -41,13 +42,14 @@ Restore = Callable[[dict[str, Any]], Mapping[str, Any]]
 METHODS = {
     "prediction": "the first sample of every slice",
     "mean_of_samples": "mean of all samples of every slice",
+    "mean_target": "floor: mean target intensity of the training foreground, everywhere in the mask",
     "source_copy": "floor: the source taken for the prediction",
     "pointwise": "floor: mean target intensity of each source intensity in the training slices",
     "target": "reference: the target itself",
+    "reconstruction": "limit: the target through the autoencoder",
     "resampled_target": "limit: the target, led to the network's grid and intensity window and back to the files' grid",
 }
 _ERROR_WHITE, _SD_WHITE = 0.5, 0.25  # of the displayed range of grey
-_TRAINING_BATCH = 64
 _TITLE_WIDTH = 150  # letters
 _MAIN_SCORES = (
     ("paper", "psnr", "PSNR in dB (2-D slices, network's grid)", 2),
@@ -57,21 +59,13 @@ _MAIN_SCORES = (
 )
 
 
-class PairedSlices(Protocol):
-    """Slices of source and target in [-1, 1], as ``SliceDataset`` hands them out."""
-
-    def __len__(self) -> int: ...
-
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]: ...
-
-
 class TranslationReport:
     """Scores the volumes of an evaluation one by one and writes what a reader needs to judge the translator.
 
     - ``metrics.json``: every score of `METHODS` under the protocol that defines it, with its spread over the cases;
     - ``metrics_cases.csv``: one row per case and method;
-    - ``report.png``: source, prediction, target, error, pointwise map and deviation of the samples of a few cases, each
-      at the slice with the largest part of the labeled region, or in the middle of the block.
+    - ``report.png``: source, prediction, target, error, pointwise map, reconstruction and deviation of the samples of a
+      few cases, each at the slice with the largest part of the labeled region, or in the middle of the block.
 
     For an evaluator that takes batches apart. Items of the batch: ``case``, ``source`` (1, X, Y, Z) in [-1, 1] in RAS,
     ``mask``, optionally ``region`` (a label map); of the output: ``pred`` (K, X, Y, Z), K samples, and the target as
@@ -84,11 +78,14 @@ class TranslationReport:
     Args:
         output_dir: folder for the three files.
         cases: all items to be evaluated, with their names as ``case``; a few of them are drawn.
-        training: training slices, which the pointwise map is fitted on.
+        training: training slices, which the floors are fitted on.
         source, target: modalities.
         slices_per_case: size of the block, see ``slice_block``; ``None``: all slices.
         record: what else to state: data set, seed, weights file, ...
         restore: for CT as target: leads ``pred`` (M, X, Y, Z) of an item back to HU on the grid of ``target_native``.
+        reconstruct: for latent translators: slices (B, 1, X, Y) in [-1, 1] on the device of ``pred`` through the
+            autoencoder and back, which limits what such a translator can reach.
+        ct_window: HU that are -1 and 1, if the source or the target is CT.
         number: how many cases to draw, spread evenly.
     """
 
@@ -102,6 +99,8 @@ class TranslationReport:
         slices_per_case: int | None,
         record: Mapping[str, Any],
         restore: Restore | None = None,
+        reconstruct: Reconstruct | None = None,
+        ct_window: Sequence[float] = CT_WINDOW,
         number: int = 4,
     ) -> None:
         names = sorted(str(item["case"]) for item in cases)
@@ -113,8 +112,9 @@ class TranslationReport:
         self.source, self.target = source, target
         self.slices_per_case = slices_per_case
         self.record = dict(record)
-        self.restore = restore
-        self._pointwise: PointwiseMap | None = None
+        self.restore, self.reconstruct = restore, reconstruct
+        self.ct_window = ct_window
+        self._floors: TrainingFloors | None = None
         self._rows: list[MethodScores] = []
         self._examples: list[Example] = []
 
@@ -190,15 +190,16 @@ class TranslationReport:
             "error": "absolute error\nof the prediction",
             "pointwise": "pointwise map\n(floor)",
         }
+        if self.reconstruct is not None:
+            columns["reconstruction"] = "through the autoencoder\n(limit)"
         if any(example.region is not None and example.region.any() for example in examples):
             columns["error"] += "\n(outlined: labeled region)"
         if any("deviation" in example.images for example in examples):
             columns["deviation"] = "standard deviation\nof the samples"
         heat = {"error": _ERROR_WHITE, "deviation": _SD_WHITE}
         modalities = {name: self.source if name == "source" else self.target for name in columns}
-        figure = draw_examples(examples, columns, heat, modalities)
-        record = ", ".join(f"{key}: {value}" for key, value in self.record.items())
-        title = [headline, *textwrap.wrap(record, _TITLE_WIDTH), "research use only, not for diagnosis"]
+        figure = draw_examples(examples, columns, heat, modalities, self.ct_window)
+        title = [headline, *textwrap.wrap(_in_words(self.record), _TITLE_WIDTH), "research use only, not for diagnosis"]
         figure.suptitle("\n".join(title), size=9)
         with atomic_path(self.output_dir / "report.png") as temporary:
             figure.savefig(temporary, dpi=110, format="png")
@@ -211,11 +212,12 @@ class TranslationReport:
         if not samples.isfinite().all():
             raise ValueError("the prediction holds values that are NaN or infinite; check the weights.")
         outside = (mask <= 0) & (source <= FOREGROUND_LEVEL)  # the rim of a resampled source counts as inside
-        samples = torch.where(outside, torch.full_like(samples, BACKGROUND), samples)  # as in the files of inference
-        methods = {"prediction": samples[:1]}
-        if len(samples) > 1:
-            methods["mean_of_samples"] = samples.mean(0, keepdim=True)
-        methods |= {"source_copy": source, "pointwise": self._pointwise_map().apply(source)}
+        written = _predictions(samples)  # inference clears the background on the grid of the files
+        samples = torch.where(outside, torch.full_like(samples, BACKGROUND), samples)
+        methods = _predictions(samples)
+        methods |= {"source_copy": source, **self._training_floors().predict(source, ~outside)}
+        if self.reconstruct is not None:
+            methods["reconstruction"] = through_autoencoder(target, ~outside, self.reconstruct)
         first, count = slice_block(item["mask"], self.slices_per_case)
         block = {name: unit_range(volume[..., first : first + count]) for name, volume in methods.items()}
         truth, inside = unit_range(target[..., first : first + count]), mask[..., first : first + count]
@@ -224,7 +226,7 @@ class TranslationReport:
             region = _plain(item["region"]).to(samples.device)[..., first : first + count] > 0
         native: Mapping[str, Mapping[str, float]] = {}
         if self.restore is not None:
-            native = _native_scores({**methods, "resampled_target": target}, item, self.restore)
+            native = _native_scores({**methods, **written, "resampled_target": target}, item, self.restore)
             self._rows.append(MethodScores(case, "resampled_target", {}, native["resampled_target"]))
         for method, volume in block.items():
             values = {**step_scores(volume, truth, inside), **native.get(method, {})}
@@ -238,13 +240,16 @@ class TranslationReport:
             deviation = samples[..., first : first + count].std(0, keepdim=True) / 2 if len(samples) > 1 else None
             self._examples.append(example_slice(case, item["source"], first, block, region, deviation))
 
-    def _pointwise_map(self) -> PointwiseMap:
-        if self._pointwise is None:
-            self._pointwise = PointwiseMap()
-            for start in range(0, len(self.training), _TRAINING_BATCH):
-                batch = self.training.__getitems__(range(start, min(start + _TRAINING_BATCH, len(self.training))))
-                self._pointwise.update(batch["source"], batch["target"])
-        return self._pointwise
+    def _training_floors(self) -> TrainingFloors:
+        if self._floors is None:
+            self._floors = fit_floors(self.training)
+        return self._floors
+
+
+def _predictions(samples: Tensor) -> dict[str, Tensor]:
+    """(K, X, Y, Z) -> what is scored of the samples, (1, X, Y, Z) each."""
+    first = {"prediction": samples[:1]}
+    return first if len(samples) == 1 else {**first, "mean_of_samples": samples.mean(0, keepdim=True)}
 
 
 def _headline(protocols: Mapping[str, Any]) -> str:
@@ -260,6 +265,14 @@ def _headline(protocols: Mapping[str, Any]) -> str:
         if texts:
             lines.append(f"{title}: {', '.join(texts)}")
     return "\n".join(lines)
+
+
+def _in_words(record: Mapping[str, Any]) -> str:
+    """A record in one line, dictionaries in it as brackets."""
+    return ", ".join(
+        f"{name} ({_in_words(value)})" if isinstance(value, Mapping) else f"{name}: {value}"
+        for name, value in record.items()
+    )
 
 
 def _native_scores(

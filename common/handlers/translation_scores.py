@@ -52,7 +52,7 @@ PROTOCOLS = {
         "SynthRAD2023: the whole volume in Hounsfield units on the grid of the files, inside the body mask",
         {
             "mae": "HU, nothing clipped",
-            "psnr": "dB, clipped to -1024 .. 3000 HU, data range 4024",
+            "psnr": "dB, clipped to -1024 .. 3000 HU, data range 4024; exact volumes are left out and counted",
             "ssim": "3-D, 7x7x7 uniform window, clipped as for psnr, the volume's border of 3 voxels left out",
             "mae_bone": "HU, where the true CT is above 250",
             "mae_soft_tissue": "HU, where the true CT is from -200 to 250",
@@ -169,7 +169,11 @@ def _score_of_methods(rows: Sequence[MethodScores], name: str) -> dict[str, Any]
                 **over_cases,
             }
         else:
-            methods[method] = {"value": _number(_mean(per_case)), **over_cases}
+            methods[method] = {
+                "value": _number(_mean(per_case)),
+                **({"exact_cases": int(np.isposinf(per_case).sum())} if name.endswith("psnr") else {}),
+                **over_cases,
+            }
     return methods
 
 

@@ -18,8 +18,10 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from common.engines.prepare_batch import PairPrepareBatch
-from common.handlers.translation_figure import CT_DISPLAY, Example, draw_examples, example_slice
+from common.handlers.translation_figure import CT_VIEWS, Example, draw_examples, example_slice
+from common.handlers.translation_references import fit_floors, through_autoencoder
 from common.handlers.translation_report import TranslationReport
+from common.handlers.translation_scores import MethodScores, summarize
 from common.transforms.saving import save_nifti
 
 SHAPE = (14, 11, 12)  # x, y, z
@@ -52,6 +54,12 @@ def floor(source: np.ndarray, bins: int = 256) -> np.ndarray:
     count, total = np.histogram(x, edges)[0], np.histogram(x, edges, weights=y)[0]
     filled = count > 0
     return np.interp(source, ((edges[1:] + edges[:-1]) / 2)[filled], total[filled] / count[filled])
+
+
+def mean_target() -> float:
+    """Of the foreground of `Slices`, by NumPy."""
+    source, target = Slices().source.double().numpy(), Slices().target.double().numpy()
+    return float(target[np.maximum(source, target) > -0.999].mean())
 
 
 def meta(volume: Tensor) -> MetaTensor:
@@ -146,6 +154,7 @@ def methods_of(item: Item) -> dict[str, np.ndarray]:
     volumes = {
         "prediction": samples[0],
         "mean_of_samples": samples.mean(0),
+        "mean_target": np.where(outside, -1.0, mean_target()),
         "source_copy": source,
         "pointwise": floor(source),
         "target": item["target"].as_tensor()[0].double().numpy(),
@@ -162,7 +171,7 @@ def test_paper_protocol_is_the_mean_of_scikit_images_numbers_over_the_blocks_sli
     tmp_path: Path, items: list[Item]
 ) -> None:
     scores = evaluate(tmp_path, items)["protocols"]["paper"]["scores"]
-    for method in ("prediction", "mean_of_samples", "source_copy", "pointwise"):
+    for method in ("prediction", "mean_of_samples", "mean_target", "source_copy", "pointwise"):
         ratios, similarities = [], []
         for item in items:
             volumes = methods_of(item)
@@ -206,6 +215,17 @@ def test_a_perfect_prediction_has_no_finite_psnr_and_the_file_is_json_all_the_sa
     assert scores["psnr"]["prediction"]["exact_slices"] == BLOCK_LENGTH
     assert scores["ssim"]["prediction"]["value"] == pytest.approx(1)
     assert table(tmp_path)["a", "prediction"]["paper_psnr"] == np.inf
+
+
+def test_exact_volumes_are_left_out_of_psnr_and_counted() -> None:
+    rows = [
+        MethodScores(name, "prediction", {}, {"synthrad_psnr": value, "synthrad_mae": mae})
+        for name, value, mae in (("a", 30.0, 5.0), ("b", np.inf, 0.0), ("c", 34.0, 7.0))
+    ]
+    scores = summarize(rows)["synthrad"]["scores"]
+    psnr = {"value": 32.0, "exact_cases": 1, "sd_over_cases": pytest.approx(8**0.5), "n_cases": 2}
+    assert scores["psnr"]["prediction"] == psnr
+    assert scores["mae"]["prediction"] == {"value": 4.0, "sd_over_cases": pytest.approx(13**0.5), "n_cases": 3}
 
 
 def test_region_scores_are_over_the_regions_voxels_in_the_block(tmp_path: Path, items: list[Item]) -> None:
@@ -273,10 +293,12 @@ def test_the_files_state_what_was_done_and_do_not_depend_on_the_order(tmp_path: 
 
 def test_one_sample_has_no_mean_of_samples(tmp_path: Path, items: list[Item]) -> None:
     metrics = evaluate(tmp_path, items, {item["case"]: predict(item)[:1] for item in items})
-    assert list(metrics["methods"]) == ["prediction", "source_copy", "pointwise", "target"]
+    assert list(metrics["methods"]) == ["prediction", "mean_target", "source_copy", "pointwise", "target"]
 
 
-def test_the_pointwise_map_is_fitted_once(tmp_path: Path, items: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_floors_are_fitted_in_one_pass_and_once(
+    tmp_path: Path, items: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[int] = []
     original = Slices.__getitems__
     monkeypatch.setattr(Slices, "__getitems__", lambda self, indices: calls.extend(indices) or original(self, indices))
@@ -286,15 +308,83 @@ def test_the_pointwise_map_is_fitted_once(tmp_path: Path, items: list[Item], mon
     assert calls == list(range(150))
 
 
+def test_the_mean_target_is_that_of_the_foreground() -> None:
+    """Pixels that are background in both images do not count, air inside of the body does."""
+
+    class Few:
+        source = torch.tensor([[-1.0, -1.0, 0.3, 0.5], [-1.0, 0.2, -1.0, -1.0]])
+        target = torch.tensor([[-1.0, 0.4, -1.0, 0.8], [-1.0, 0.6, -1.0, -1.0]])
+
+        def __len__(self) -> int:
+            return 2
+
+        def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+            return {name: getattr(self, name)[list(indices)].reshape(-1, 1, 2, 2) for name in ("source", "target")}
+
+    floors = fit_floors(Few())
+    assert floors.mean_target == pytest.approx((0.4 - 1 + 0.8 + 0.6) / 4)
+    source, inside = torch.zeros(1, 2, 1, 2), torch.tensor([True, False, False, True]).reshape(1, 2, 1, 2)
+    predicted = floors.predict(source, inside)["mean_target"]
+    torch.testing.assert_close(predicted, torch.where(inside, torch.tensor(0.2), torch.tensor(-1.0)))
+    Few.source, Few.target = torch.full((2, 4), -1.0), torch.full((2, 4), -1.0)
+    with pytest.raises(ValueError, match="none of the 2 training slices has foreground"):
+        fit_floors(Few())
+
+
+def test_the_limit_of_a_latent_translator_is_its_autoencoder(tmp_path: Path, items: list[Item]) -> None:
+    """Scored as the prediction is: an autoencoder that gives the prediction for the target gets its scores."""
+    deviations = {}
+    for item in items:
+        item["target"] = meta(item["target"].as_tensor() * 0.8)
+        deviations[item["case"]] = 0.1 * torch.sin(torch.arange(SHAPE[1]) / 2.0)
+    predictions = {item["case"]: item["target"].as_tensor() + deviations[item["case"]][:, None] for item in items}
+
+    def reconstruct(slices: Tensor) -> Tensor:
+        assert slices.ndim == 4
+        assert slices.shape[1:] == (1, *SHAPE[:2])
+        return slices + deviations["a"]
+
+    protocols = evaluate(tmp_path, items, predictions, reconstruct=reconstruct)["protocols"]
+    for protocol in ("paper", "masked", "region", "z_consistency"):
+        for score in protocols[protocol]["scores"].values():
+            assert score["reconstruction"] == score["prediction"]
+    assert protocols["paper"]["scores"]["psnr"]["prediction"]["value"] < 30
+
+
+def test_slices_without_foreground_are_not_reconstructed() -> None:
+    """37 slices, of which 20 lie inside, in batches of no more than 16 and in their order."""
+    volume, seen = torch.rand(1, 4, 3, 37), []
+    inside = torch.zeros(1, 4, 3, 37, dtype=torch.bool)
+    inside[:, 1:, :, 9:29] = True
+
+    def reconstruct(slices: Tensor) -> Tensor:
+        seen.append(len(slices))
+        return -slices
+
+    result = through_autoencoder(volume, inside, reconstruct)
+    assert sum(seen) == 20
+    assert max(seen) <= 16
+    torch.testing.assert_close(result, torch.where(inside, -volume, torch.tensor(-1.0)))
+
+
+@pytest.mark.parametrize("broken", [lambda slices: slices[..., :-1], lambda slices: slices / 0])
+def test_a_broken_autoencoder_is_told_from_a_bad_one(tmp_path: Path, broken: Any) -> None:
+    with pytest.raises(ValueError, match=r"a: the autoencoder makes .* of slices of shape \(12, 1, 14, 11\)"):
+        evaluate(tmp_path, [case("a", 1)], reconstruct=broken)
+
+
 def native(item: Item) -> dict[str, np.ndarray]:
     """The volumes (X, Y, Z) of all methods in HU."""
     samples = predict(item).double().numpy()
     source = item["source"].as_tensor()[0].double().numpy()
+    outside = (item["mask"].as_tensor()[0].numpy() == 0) & (source < -0.999)
     whole = {
         "prediction": samples[0],
         "mean_of_samples": samples.mean(0),
+        "mean_target": np.where(outside, -1.0, mean_target()),
         "source_copy": source,
         "pointwise": floor(source),
+        "reconstruction": item["target"].as_tensor()[0].double().numpy() / 2,
     }
     return {name: 2012 * (volume + 1) - 1024 for name, volume in whole.items()}
 
@@ -309,7 +399,11 @@ def test_ct_is_scored_in_hu_over_the_whole_volume(tmp_path: Path) -> None:
     def restore(data: Item) -> Item:
         return {**data, "pred": 2012 * (data["pred"] + 1) - 1024}
 
-    scores = evaluate(tmp_path, [item], restore=restore, target="ct")["protocols"]["synthrad"]["scores"]
+    def reconstruct(slices: Tensor) -> Tensor:
+        return slices / 2
+
+    metrics = evaluate(tmp_path, [item], restore=restore, reconstruct=reconstruct, target="ct")
+    scores = metrics["protocols"]["synthrad"]["scores"]
     inside, truth = item["mask"].numpy()[0] > 0, target[0].double().numpy()
     for method, volume in native(item).items():
         error = np.abs(volume - truth)[inside]
@@ -328,6 +422,7 @@ def test_ct_is_scored_in_hu_over_the_whole_volume(tmp_path: Path) -> None:
         kept = np.zeros_like(inside)
         kept[3:-3, 3:-3, 3:-3] = inside[3:-3, 3:-3, 3:-3]
         assert scores["ssim"][method]["value"] == pytest.approx(full[kept].mean(), rel=1e-5)
+    assert scores["psnr"]["prediction"]["exact_cases"] == 0
     # the window of the network cannot hold 3500 HU
     assert scores["mae"]["resampled_target"]["value"] == pytest.approx(500 / inside.sum(), rel=1e-3)
     assert "target" not in scores["mae"]
@@ -466,22 +561,47 @@ def test_the_figure_shows_each_image_in_its_place_and_scale() -> None:
     region = image > 0
     example = Example("a", 12.0, {"source": image, "error": image / 2}, region, {"source": 31.25})
     columns = {"source": "source\nct", "error": "error"}
-    figure = draw_examples([example, example], columns, {"error": 0.5}, {"source": "ct", "error": "ct"})
+    modalities = {"source": "ct", "error": "t1n"}
+    figure = draw_examples([example, example], columns, {"error": 0.5}, modalities, (-1024, 3000))
     panels = [axes for axes in figure.axes if axes.images]
-    assert len(panels) == 4
+    assert len(panels) == 4  # the target is no CT
     shown = panels[0].images[0].get_array()
     assert shown.shape == (8, 6)
     assert np.argwhere(shown == 1).tolist() == [[0, 5]]
-    low, high = ((level + 1024) / 4024 for level in CT_DISPLAY)
-    assert panels[0].images[0].get_clim() == pytest.approx((low, high))
-    assert panels[1].images[0].get_clim() == pytest.approx((0, 0.5 * (high - low)))
+    assert panels[0].images[0].get_clim() == pytest.approx([(level + 1024) / 4024 for level in (-500, 1300)])
+    assert panels[1].images[0].get_clim() == pytest.approx((0, 0.5))
     assert panels[0].get_xlabel() == "PSNR 31.2 dB"
     assert panels[0].get_ylabel() == "a\nz = 12 mm"
     assert [bool(panel.collections) for panel in panels] == [False, True, False, True]  # outlined on differences
-    bars = [
-        [label.get_text() for label in bar.get_xticklabels()] for bar in panels[2].child_axes + panels[3].child_axes
+    assert bars_below(panels[2:]) == [["-500", "1300 HU"], ["0", "0.5"]]
+    assert bars_below(panels[:2]) == []
+
+
+def bars_below(panels: Sequence[Any]) -> list[list[str]]:
+    """What the scales say."""
+    return [[label.get_text() for label in bar.get_xticklabels()] for panel in panels for bar in panel.child_axes]
+
+
+def test_a_ct_is_drawn_in_the_windows_of_bone_and_of_soft_tissue() -> None:
+    """Two rows an example, on the network's own window; the MR beside it once."""
+    image = np.full((6, 8), 0.5, np.float32)
+    example = Example("a", 12.0, dict.fromkeys(("source", "prediction", "error"), image), None, {"prediction": 20})
+    columns = {"source": "mr", "prediction": "ct", "error": "error"}
+    modalities = {"source": "mr", "prediction": "ct", "error": "ct"}
+    figure = draw_examples([example, example], columns, {"error": 0.5}, modalities, (-1000, 1000))
+    rows = np.array(figure.axes[:12]).reshape(4, 3)
+    assert [[bool(panel.images) for panel in row] for row in rows] == 2 * [[True] * 3, [False, True, True]]
+    for row, view in zip(rows, 2 * CT_VIEWS, strict=True):
+        assert row[1].images[0].get_clim() == pytest.approx([(level + 1000) / 2000 for level in view[1:3]])
+        assert row[2].images[0].get_clim() == pytest.approx((0, view.contrast / 2 / 2000))
+    assert [row[0].get_ylabel() or row[1].get_ylabel() for row in rows[:2]] == [
+        "a\nz = 12 mm\nbone window",
+        "soft-tissue\nwindow",
     ]
-    assert bars == [["-200", "800 HU"], ["0", "500 HU"]]
+    assert [row[1].get_xlabel() for row in rows] == ["PSNR 20.0 dB", "", "PSNR 20.0 dB", ""]
+    assert bars_below(rows[:2].ravel()) == []
+    assert bars_below(rows[2]) == [["0", "1"], ["-500", "1300 HU"], ["0", "500 HU"]]
+    assert bars_below(rows[3]) == [["-100", "150 HU"], ["0", "125 HU"]]
 
 
 def test_a_few_cases_are_drawn_evenly_spread(tmp_path: Path) -> None:
@@ -505,6 +625,15 @@ def test_the_picture_is_written_also_without_regions_and_samples(tmp_path: Path,
         assert picture.std() > 20
         widths.append(picture.shape[1])
     assert widths[0] > widths[1] + 100  # one column more
+
+
+def test_the_picture_names_the_record(tmp_path: Path, items: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+    monkeypatch.setattr("matplotlib.figure.Figure.suptitle", lambda self, text, **_: titles.append(text))
+    record = {"seed": 7, "method": {"name": "med_dit", "conditioning": "spatial"}, "weights": "model.pt"}
+    evaluate(tmp_path, items, kind=TranslationReport, record=record)
+    assert "seed: 7, method (name: med_dit, conditioning: spatial), weights: model.pt" in titles[0]
+    assert "research use only" in titles[0]
 
 
 def _one_rank(rank: int, folder: str) -> None:
