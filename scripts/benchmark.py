@@ -1,6 +1,6 @@
 """Performance of the library, each figure beside the straightforward form in the same run; prints one JSON document.
 
-python scripts/benchmark.py [--quick] [--device cpu|cuda] [--rows tokenizer,sampling] [--threads 1]
+python scripts/benchmark.py [--quick|--full] [--device cpu|cuda] [--rows tokenizer,sampling] [--threads 1]
 """
 
 import contextlib
@@ -16,17 +16,18 @@ import fire
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import benchmark_latent
 import benchmark_rows
 import benchmark_translation
 from benchmark_measure import available_cores, machine_facts
 from benchmark_plan import Plan, Skipped
 from benchmark_recipe import Workload
 
-ROWS = {**benchmark_rows.ROWS, **benchmark_translation.ROWS}
+ROWS = {**benchmark_rows.ROWS, **benchmark_translation.ROWS, **benchmark_latent.ROWS}
 
 
-def make_plan(device: str, folder: Path, quick: bool) -> Plan:
-    """Sizes of the design's targets, or tiny ones."""
+def make_plan(device: str, folder: Path, quick: bool, full: bool = False) -> Plan:
+    """Sizes of the design's targets, or tiny ones; ``full``: the networks of papers on a CPU, too."""
     if quick:
         tiny = Workload("tiny", 16, 4)
         return Plan(
@@ -50,10 +51,12 @@ def make_plan(device: str, folder: Path, quick: bool) -> Plan:
             },
             volume=(24, 24, 16),
             depths=(4, 8),
+            latent={"num_steps": 3, "batch_size": 4},
+            latent_volume=(24, 24, 16),
         )
     if device == "cpu":
         demo = Workload("demo", 48, 32)
-        return Plan(device, folder, 8.0, demo, (demo, Workload("S", 96, 8)), demo)
+        return Plan(device, folder, 8.0, demo, (demo, Workload("S", 96, 8)), demo, paper=full)
     large = Workload("M", 96, 128)
     return Plan(device, folder, 8.0, large, (large,), large, calls=5, paper=True)
 
@@ -81,6 +84,7 @@ def measure(plan: Plan, names: Sequence[str]) -> tuple[list[dict[str, Any]], lis
 
 def benchmark(
     quick: bool = False,
+    full: bool = False,
     device: str | None = None,
     rows: str | Sequence[str] | None = None,
     threads: int | None = None,
@@ -89,6 +93,7 @@ def benchmark(
 
     Args:
         quick: tiny sizes, seconds; shows that everything runs, the figures mean nothing.
+        full: with rows that take a CPU half an hour; a GPU has them in any case.
         device: "cpu" or "cuda"; both, where there is a GPU, if not given.
         rows: only these, separated by commas.
         threads: of the CPU; all cores, if not given. Use fewer while other programs compute.
@@ -107,7 +112,7 @@ def benchmark(
     report: dict[str, Any] = {"machine": facts, "quick": quick, "rows": [], "skipped": []}
     with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as folder:
         for name in devices:
-            measured, skipped = measure(make_plan(name, Path(folder), quick), names)
+            measured, skipped = measure(make_plan(name, Path(folder), quick, full), names)
             report["rows"] += measured
             report["skipped"] += skipped
     report["seconds"] = round(time.perf_counter() - start, 1)

@@ -3,12 +3,12 @@
 python scripts/benchmark_memory.py cache FOLDER --volumes 8
 python scripts/benchmark_memory.py training FOLDER --form ours --device cpu --network_size demo --pixels 48 \\
     --batch_size 8
-python scripts/benchmark_memory.py translation FOLDER --device cpu --slices 40
+python scripts/benchmark_memory.py translation FOLDER --device cpu --slices 40 [--bundle med_dit]
 """
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmark_latent_recipe import load_latent_inference
 from benchmark_measure import peak_memory_mb
 from benchmark_naive import StraightforwardStep
 from benchmark_recipe import RecipeStep, Workload, first_batch, load_recipe
 from benchmark_translation_recipe import load_inference, ready_network
+from monai.bundle import ConfigParser
 
 from common.data.slices import SliceDataset
 from common.transforms.intensity import PercentileWindowd
@@ -68,12 +70,15 @@ def measure_training(
     report(start, gpu_mb=gpu)
 
 
-def measure_translation(folder: str, device: str, slices: int, settings: Mapping[str, Any] | None = None) -> None:
-    """Translate a volume of ``slices`` that are all foreground with ``inference.json``, some keys of it set.
+def measure_translation(
+    folder: str, device: str, slices: int, settings: Mapping[str, Any] | None = None, bundle: str = "dfbk"
+) -> None:
+    """Translate a volume of ``slices`` that are all foreground with a bundle's ``inference.json``, some keys of it set.
 
     ``volume_mb`` is what it takes itself: the volume, its slices in a batch's layout, and the result.
     """
-    recipe = load_inference(device, Path(folder), **(settings or {}))
+    loaders: dict[str, Callable[..., ConfigParser]] = {"dfbk": load_inference, "med_dit": load_latent_inference}
+    recipe = loaders[bundle](device, Path(folder), **(settings or {}))
     network, inferer = ready_network(recipe), recipe.get_parsed_content("inferer")
     on_gpu = device.startswith("cuda")
     start = torch.cuda.memory_allocated() / 2**20 if on_gpu else peak_memory_mb()

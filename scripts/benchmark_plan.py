@@ -23,7 +23,8 @@ class Plan:
         looped: slices of the loops over blocks. steps: of the training loop. calls: per turn of the clock.
         evaluations: of the network, per image. volumes: of the smaller slice cache.
         translation: keys of the translation recipes that are not left as they are. volume: (X, Y, Z) to translate.
-        depths: slices of the two volumes whose memory is compared. paper: translate with the paper's network, too.
+        depths: slices of the two volumes whose memory is compared. paper: measure the papers' networks, too.
+        latent: keys of the latent translation recipes that are not left as they are. latent_volume: (X, Y, Z).
     """
 
     device: str
@@ -42,3 +43,5 @@ class Plan:
     volume: tuple[int, int, int] = (240, 240, 155)
     depths: tuple[int, int] = (40, 155)
     paper: bool = False
+    latent: Mapping[str, Any] = field(default_factory=dict)
+    latent_volume: tuple[int, int, int] = (224, 224, 190)

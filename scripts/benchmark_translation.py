@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -89,24 +89,31 @@ def measure_paper_volume(plan: Plan) -> list[Row]:
         raise Skipped(f"the network of the paper does not fit the {free:.0f} GiB of this GPU") from error
 
 
-def measure_volume_memory(plan: Plan) -> list[Row]:
-    """Peak memory of translating, without the volume's own arrays, for few slices and for many."""
+def translation_memory(
+    plan: Plan, title: str, depths: tuple[int, int], settings: Mapping[str, Any], bundle: str
+) -> Row:
+    """Peak memory of translating by a bundle, without the volume's own arrays, for few slices and for many."""
     few, many = (
-        run_alone("translation", plan.folder, device=plan.device, slices=depth, settings=dict(plan.translation))
-        for depth in plan.depths
+        run_alone("translation", plan.folder, device=plan.device, slices=depth, settings=dict(settings), bundle=bundle)
+        for depth in depths
     )
     beyond = [result["peak_mb"] - result["start_mb"] - result["volume_mb"] for result in (few, many)]
     conditions = {
-        "slices": list(plan.depths),
+        "slices": list(depths),
         "device": plan.device,
         "peak_mb": [rounded(few["peak_mb"]), rounded(many["peak_mb"])],
         "arrays_of_the_volume_mb": [rounded(few["volume_mb"]), rounded(many["volume_mb"])],
         "straightforward": "the same for the smaller volume",
         "ratio": "larger / smaller volume",
     }
-    name = "memory of translation beyond the volume's own arrays"
+    name = f"memory of {title} beyond the volume's own arrays"
     ratio = beyond[1] / beyond[0]
-    return [Row(name, "MB", beyond[1], beyond[0], ratio, at_most=1.1, conditions=conditions)]
+    return Row(name, "MB", beyond[1], beyond[0], ratio, at_most=1.1, conditions=conditions)
+
+
+def measure_volume_memory(plan: Plan) -> list[Row]:
+    """Peak memory of translating, without the volume's own arrays, for few slices and for many."""
+    return [translation_memory(plan, "translation", plan.depths, plan.translation, bundle="dfbk")]
 
 
 def measure_translation_step(plan: Plan) -> list[Row]:
@@ -149,7 +156,7 @@ def measure_translation_sampler(plan: Plan) -> list[Row]:
     network, inferer = ready_network(recipe), recipe.get_parsed_content("inferer")
     depth = 2 * recipe.get_parsed_content("batch_size")
     volume = torch.rand(1, 1, *network.image_size, depth, device=plan.device)  # all of it foreground
-    watch = network.forward = Stopwatch(network.forward, plan.device)  # type: ignore[method-assign]
+    watch = network.forward = Stopwatch(network.forward, plan.device)
     outside, inside = outside_and_inside(partial(inferer, volume, network), watch, plan.seconds / 2)
     conditions = {"slices": depth, **network_facts(recipe, plan.device), "ratio": "time outside / inside the network"}
     if plan.device.startswith("cuda"):

@@ -1,6 +1,7 @@
 """The recipes of DFBK on made-up images, for ``benchmark.py``: training step and translation of a volume."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,6 @@ from torch import Tensor
 
 from common.allocator import keep_freed_memory
 from common.handlers.weights import load_weights
-from common.networks.nets.residual_shift_translator import ResidualShiftTranslator
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "dfbk"
 FIELD_OF_VIEW_MM = 240.0
@@ -89,8 +89,8 @@ def load_inference(device: str, folder: Path, *overlays: str, **overrides: Any) 
     return read_recipe(files, settings)
 
 
-def ready_network(recipe: ConfigParser) -> ResidualShiftTranslator:
-    """The network of ``inference.json`` as it is when the first volume comes."""
+def ready_network(recipe: ConfigParser) -> Any:
+    """The network of a translation bundle's ``inference.json`` as it is when the first volume comes."""
     network = recipe.get_parsed_content("network_def")
     load_weights(network, recipe.get_parsed_content("load_path"))
     return network.eval()
@@ -111,10 +111,11 @@ class VolumeTimes:
         return self.reading + self.network + self.saving + self.rest
 
 
-def time_translation(recipe: ConfigParser) -> VolumeTimes:
+def time_translation(recipe: ConfigParser, parts: Sequence[Stopwatch] = ()) -> VolumeTimes:
     """Translate the one volume of ``inference.json`` twice, by its own evaluator; times of the second run.
 
-    The device is waited for at each network call. Loading of the weights, once per run, is not counted.
+    The device is waited for at each network call. Loading of the weights, once per run, is not counted. ``parts`` are
+    around other functions that the inferer calls; their times are in ``rest``.
     """
     device, network = (recipe.get_parsed_content(name) for name in ("device", "network"))
     evaluator = recipe.get_parsed_content("evaluator")
@@ -134,7 +135,8 @@ def time_translation(recipe: ConfigParser) -> VolumeTimes:
     for name, event in events.items():
         evaluator.add_event_handler(event, partial(mark, name=name))
     for _ in range(2):
-        watch.reset()
+        for each in (watch, *parts):
+            each.reset()
         evaluator.run()
     return VolumeTimes(
         reading=marks["read"] - marks["asked"],

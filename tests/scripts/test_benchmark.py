@@ -14,6 +14,7 @@ from scipy.fft import dctn
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 from benchmark import make_plan
+from benchmark_latent_recipe import forward_flops, load_latent_training, made_up_latents
 from benchmark_measure import Row, Stopwatch, interleaved, multiply_accumulates, peak_tflops
 from benchmark_naive import MoEByMask, StraightforwardStep, tokenize_by_block, transform_by_block, use_masked_experts
 from benchmark_recipe import RecipeStep, Workload, first_batch, load_recipe, made_up_slices
@@ -136,6 +137,29 @@ def test_operations_agree_with_the_profiler() -> None:
     assert 2 * multiply_accumulates(backbone) == counter.get_total_flops()
 
 
+def test_operations_on_latents_are_those_of_each_layer(tmp_path: Path) -> None:
+    """64 tokens of width 128, four blocks, two conditions; the step takes what the latent cache gives."""
+    sizes = {"image_size": [64, 64], "hidden_size": 128, "depth": 4, "num_heads": 4}
+    recipe = load_latent_training("cpu", tmp_path, **sizes, batch_size=6)
+    n, d, c = 64, 128, 256
+    block = 12 * n * d * d + 2 * n * n * d + 6 * c * d
+    ends = n * (8 * 4) * d + n * d * (8 * 4) + 2 * c * d + (256 + d) * d  # patches, output, its modulation, time
+    assert forward_flops(recipe) == 2 * (4 * block + ends)
+    batch = made_up_latents(recipe)
+    assert batch["source_mean"].shape == batch["target_logvar"].shape == (6, 4, 16, 16)
+    step = RecipeStep(recipe, amp=False)
+    losses = [float(step(batch)) for _ in range(3)]
+    assert all(0.5 < loss < 2 for loss in losses)  # predicts 0 at first: the noise's variance of 1, and some bits
+
+
+@pytest.mark.slow
+def test_the_transformer_on_latents_has_the_size_of_the_paper(tmp_path: Path) -> None:
+    recipe = load_latent_training("cpu", tmp_path, paper=True)
+    backbone = recipe.get_parsed_content("network_def").backbone
+    assert sum(p.numel() for p in backbone.parameters()) == 102_263_328
+    assert forward_flops(recipe) / 1e9 == pytest.approx(21.1, abs=0.05)
+
+
 def test_targets_hold_the_ratio_or_the_figure_itself() -> None:
     assert Row("", "", 3.0, 1.0, 3.0, at_least=3).met()
     assert not Row("", "", 3.0, 1.0, 2.9, at_least=3).met()
@@ -189,7 +213,12 @@ def test_whole_run_prints_one_document(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["machine"]["threads"] == 1
-    assert [entry["name"] for entry in report["skipped"]] == ["utilization", "translation_paper"]
+    assert [entry["name"] for entry in report["skipped"]] == [
+        "utilization",
+        "translation_paper",
+        "latent_paper",
+        "latent_step_paper",
+    ]
     assert len(report["rows"]) >= len(ROWS) - 1
     for row in report["rows"]:
         assert row["ours"] > 0 or row["name"].startswith("memory"), row
