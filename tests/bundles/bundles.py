@@ -8,12 +8,12 @@ from typing import Any, Literal, NamedTuple
 
 from monai.bundle import ConfigParser
 
+from common.data.cases import find_cases
 from common.data.splits import split_of
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = sorted(path.parent.parent.name for path in ROOT.glob("bundles/*/configs/metadata.json"))
-COMPLETE = {"train", "inference"}  # configs that stand alone; all others are overlays on one of these
-NO_CONFIG = {"metadata", "prompts"}
+NO_CONFIG = {"metadata", "prompts", "stages"}
 
 Options = dict[str, Any]
 
@@ -31,17 +31,22 @@ class Facts:
     """One bundle.
 
     kind: what it does with its data.
-    data: name of the fixture with a data set to train on; ``picture_folder`` or ``brain_scans``.
+    data: name of the fixture with a data set to train on.
     volume_of: a copy of the data and a section -> a NIfTI file that belongs to it, there already or to be added.
     tiny: options that make it train on these data in seconds.
     embedded: the same for the embedded phantom, on which it trains by default.
     inference: the data -> options of an inference on (or after training on) them.
     results: files that this inference writes.
+    integers: whether their voxels are int16; otherwise float32.
     picture: what a validation draws; ``{}`` is the epoch.
     number_to_validate: option that says how many samples or slices a validation looks at.
     plain: options that take out the terms which the halves of a batch do not share.
     idle: parameters of the tiny network that the loss does not depend on, so that their steps are rounding errors which
         Adam has brought to full size: a bias of one channel in front of a norm of that channel alone.
+    others: configs that stand alone beside train and inference, with the options of their own that make them tiny.
+    stages: those of them that come before train, in this order: option of later configs -> the config that trains the
+        weights of which the option is the path.
+    bases: the configs, a complete one first, that an overlay is laid over, unless these are train or inference alone.
     overlays: further options that an overlay needs to run on the data.
     elsewhere: overlays that only run on other data, in tests of their own.
     """
@@ -55,8 +60,12 @@ class Facts:
     results: tuple[str, ...]
     picture: str
     number_to_validate: str
+    integers: bool = False
     plain: Options = field(default_factory=dict)
     idle: tuple[str, ...] = ()
+    others: Mapping[str, Options] = field(default_factory=dict)
+    stages: Mapping[str, str] = field(default_factory=dict)
+    bases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     overlays: Mapping[str, Options] = field(default_factory=dict)
     elsewhere: frozenset[str] = frozenset()
 
@@ -77,6 +86,16 @@ SMALL_TRANSLATOR = {
     "text_source": "table",
     "num_val_slices": 6,
 }
+SMALL_LATENT_TRANSLATOR = {
+    **SHORT,
+    "image_size": [32, 48],
+    "hidden_size": 32,
+    "depth": 1,
+    "num_heads": 2,
+    "num_steps": 3,
+    "num_val_slices": 6,
+}
+SMALL_GAN = {"channels": 8, "num_downs": 4, "discriminator_channels": 8}
 MR_TO_CT: Options = {  # on the data of the fixture `head_scans`, of which one patient is held out
     "dataset": "synthrad",
     "source": "mr",
@@ -87,6 +106,12 @@ MR_TO_CT: Options = {  # on the data of the fixture `head_scans`, of which one p
     "foreground": "head",
     "fit": "resize",
 }
+
+
+def volume_of_patient(data: Path, section: str) -> Path:
+    """MR of the first patient of a section."""
+    return Path(find_cases("synthrad", data, section, images={"image": "mr"})[0]["image"])
+
 
 NEW_FILES = [f"new_{number}.nii.gz" for number in range(40)]
 
@@ -141,6 +166,52 @@ FACTS = {
         },
         elsewhere=frozenset({"paper_isles_inference", "paper_synthrad_inference"}),
     ),
+    "med_dit": Facts(
+        kind="translation",
+        data="registered_heads",
+        volume_of=volume_of_patient,
+        tiny={**SMALL_LATENT_TRANSLATOR, "dataset": "synthrad"},
+        embedded={**SMALL_LATENT_TRANSLATOR, "phantom_cases": 12, "phantom_size": 48},
+        inference=lambda data: {"input_dir": str(data / "inputs"), "batch_size": 3},
+        results=("head_a_ct.nii.gz", "head_b_ct.nii.gz", "head_c_ct.nii.gz"),
+        integers=True,
+        picture="translations_{:06d}.png",
+        number_to_validate="num_val_slices",
+        others={
+            "train_autoencoder": {"channels": [16, 16], "norm_groups": 8},
+            "pretrain_embedder": {"views": 2},
+            "pix2pix": SMALL_GAN,
+        },
+        stages={"autoencoder_path": "train_autoencoder", "embedder_path": "pretrain_embedder"},
+        bases={
+            "large_autoencoder": ("train_autoencoder",),
+            "large_embedder": ("pretrain_embedder",),
+            "paper_embedder": ("pretrain_embedder",),
+            "multi_gpu_embedder": ("pretrain_embedder",),
+            "cyclegan": ("pix2pix",),
+            "multi_gpu_gan": ("pix2pix",),
+            "paper_pix2pix": ("pix2pix",),
+            "paper_cyclegan": ("pix2pix", "cyclegan"),
+            "paper_pix2pix_inference": ("inference", "pix2pix_inference"),
+            "paper_cyclegan_inference": ("inference", "cyclegan_inference"),
+            "paper_dit_sb2": ("train", "paper_synthrad_brain"),
+            "public_code": ("train", "paper_synthrad_brain"),
+        },
+        overlays={"cyclegan": {"num_blocks": 1}, "paper_cyclegan": {"num_blocks": 1}},
+        elsewhere=frozenset(
+            {
+                "pix2pix_inference",
+                "cyclegan_inference",
+                "paper_pix2pix_inference",
+                "paper_cyclegan_inference",
+                "paper_synthrad_brain",
+                "paper_synthrad_pelvis",
+                "paper_synthrad_inference",
+                "paper_dit_sb2",
+                "public_code",
+            }
+        ),
+    ),
 }
 
 
@@ -153,15 +224,27 @@ def configs(bundle: str) -> Path:
     return ROOT / "bundles" / bundle / "configs"
 
 
+def complete(bundle: str) -> list[str]:
+    """Names of the configs that stand alone, the stages before train first; all others are overlays on these."""
+    others = FACTS[bundle].others
+    stages = [name for name in others if name in FACTS[bundle].stages.values()]
+    return [*stages, "train", "inference", *(name for name in others if name not in stages)]
+
+
+def trainings(bundle: str) -> list[str]:
+    """The complete configs that train."""
+    return [name for name in complete(bundle) if name != "inference"]
+
+
 def overlays(bundle: str) -> list[str]:
     """Names of all configs that are meant to be laid over another."""
-    names = {path.stem for path in configs(bundle).glob("*.json")} - COMPLETE - NO_CONFIG
+    names = {path.stem for path in configs(bundle).glob("*.json")} - set(complete(bundle)) - NO_CONFIG
     return sorted(name for name in names if not name.startswith("train_"))
 
 
-def base(overlay: str) -> str:
-    """The complete config that an overlay is meant for."""
-    return "inference" if overlay.endswith("inference") else "train"
+def base(bundle: str, overlay: str) -> tuple[str, ...]:
+    """The configs that an overlay is meant for, the complete one first."""
+    return FACTS[bundle].bases.get(overlay, ("inference",) if overlay.endswith("inference") else ("train",))
 
 
 def all_overlays() -> list[tuple[str, str]]:
@@ -181,18 +264,37 @@ def keys(bundle: str, name: str) -> set[str]:
     return {key.lstrip("+").split("#")[0] for key in content}
 
 
-def tiny(bundle: str, data: Path, folder: Path, **more: Any) -> Options:
-    """Overrides of a training of seconds that writes below ``folder`` only."""
-    paths = {"dataset_dir": str(data), "output_dir": str(folder / "output"), "ckpt_dir": str(folder / "models")}
-    return {**FACTS[bundle].tiny, **paths, "device": "cpu", "amp": False, **more}
+def stage_weights(stage: str, folder: Path) -> Path:
+    """Weights of a stage before train that was trained below ``folder``."""
+    return folder / "stages" / stage / "models" / "model.pt"
+
+
+def tiny(bundle: str, data: Path, folder: Path, *, config: str = "train", **more: Any) -> Options:
+    """Overrides of a training of seconds that writes below ``folder`` only.
+
+    What the stages before it have trained lies beside the data.
+    """
+    facts = FACTS[bundle]
+    options = {
+        **facts.tiny,
+        **facts.others.get(config, {}),
+        **{option: str(stage_weights(stage, data)) for option, stage in facts.stages.items()},
+        "dataset_dir": str(data),
+        "output_dir": str(folder / "output"),
+        "ckpt_dir": str(folder / "models"),
+        "cache_dir": str(folder / "output" / "cache"),
+        "device": "cpu",
+        "amp": False,
+    }
+    return {key: value for key, value in options.items() if key in keys(bundle, config)} | more
 
 
 def tiny_inference(bundle: str, data: Path, folder: Path, **more: Any) -> Options:
     """The same for inference with the weights of that training."""
-    options = {**tiny(bundle, data, folder), **FACTS[bundle].inference(data)}
+    options = tiny(bundle, data, folder, config="inference") | FACTS[bundle].inference(data)
     options["output_dir"] = str(folder / "inference")
     options.pop("dataset", None)  # in training the name of a data set, in inference the data set itself
-    return {key: value for key, value in options.items() if key in keys(bundle, "inference")} | more
+    return options | more
 
 
 def inferred(bundle: str, folder: Path) -> list[Path]:

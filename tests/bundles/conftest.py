@@ -12,7 +12,11 @@ from monai.bundle import run
 from common.data.phantoms.brain import write_brain_phantom
 
 sys.path.insert(0, str(Path(__file__).parent))
-from bundles import BUNDLES, FACTS, MR_TO_CT, Trained, configs, tiny
+sys.path.insert(0, str(Path(__file__).parents[1] / "networks"))
+from biomedclip_files import make_tower
+from diffusers_files import make_vae
+
+from bundles import BUNDLES, FACTS, MR_TO_CT, Options, Trained, configs, stage_weights, tiny
 
 DataOf = Callable[[str], Path]
 
@@ -32,6 +36,30 @@ def brain_scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def head_scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six patients of the brain phantom in SynthRAD layout, 48 px and 8 slices before the crop around the head."""
     return write_brain_phantom(tmp_path_factory.mktemp("heads"), layout="synthrad", cases=6, size=48, slices=8)
+
+
+@pytest.fixture(scope="session")
+def registered_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """14 patients as in ``head_scans``, MR volumes of three of them in ``inputs``, trained stages in ``stages``.
+
+    Of each of the first two centers come five patients, one of which is for test, of the third four.
+    """
+    folder = tmp_path_factory.mktemp("registered")
+    root = write_brain_phantom(folder, layout="synthrad", cases=14, size=48, slices=8)
+    (root / "inputs").mkdir()
+    for letter, patient in zip("abc", ("1BA002", "1BB005", "1BC008"), strict=True):
+        shutil.copy(root / "Task1" / "brain" / patient / "mr.nii.gz", root / "inputs" / f"head_{letter}.nii.gz")
+    train_stages("med_dit", root)
+    return root
+
+
+def train_stages(bundle: str, data: Path) -> None:
+    """Train what comes before train.json, and keep the weights beside the data."""
+    for stage in FACTS[bundle].stages.values():
+        folder = data / "stages" / stage
+        run(config_file=str(configs(bundle) / f"{stage}.json"), **tiny(bundle, data, folder, config=stage))
+        shutil.rmtree(folder / "output")
+        assert stage_weights(stage, data).is_file()
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +103,15 @@ def trained_on_ct(head_scans: Path, training_of_ct: Path, tmp_path: Path) -> Tra
     """What that training has left, copied for one test, and a copy of its data."""
     data = shutil.copytree(head_scans, tmp_path / "heads")
     return Trained("dfbk", data, shutil.copytree(training_of_ct, tmp_path / "trained_on_ct"))
+
+
+@pytest.fixture(scope="session")
+def pretrained_parts(tmp_path_factory: pytest.TempPathFactory) -> Options:
+    """Options that point to small networks with random weights in the formats of the published ones.
+
+    An autoencoder of factor 8 with 4 latent channels, and a vision tower that gives 512 numbers.
+    """
+    root = tmp_path_factory.mktemp("pretrained")
+    make_vae(root / "vae", block_out_channels=(4, 4, 8, 8), layers_per_block=1, norm_num_groups=2)
+    make_tower(root / "biomedclip", "test_vit", 512)
+    return {"autoencoder_path": str(root / "vae"), "biomedclip_folder": str(root / "biomedclip")}

@@ -89,14 +89,14 @@ def test_one_bad_picture_among_good_ones(
 def test_missing_data_folder(trained: Trained, tmp_path: Path) -> None:
     missing = tmp_path / "missing"
     expected = [f"The data folder {missing} does not exist", "Set dataset_dir to a folder that holds"]
-    refused(trained, ["train"], tiny(trained.bundle, missing, trained.folder), *expected)
+    refused(trained, ["train"], tiny(*trained, dataset_dir=str(missing)), *expected)
 
 
 def test_empty_data_folder(trained: Trained, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     expected = [f"No case in {empty}: expected", "found an empty folder"]
-    refused(trained, ["train"], tiny(trained.bundle, empty, trained.folder), *expected)
+    refused(trained, ["train"], tiny(*trained, dataset_dir=str(empty)), *expected)
 
 
 def test_unknown_dataset_name(trained: Trained) -> None:
@@ -151,6 +151,13 @@ OTHER_NETWORKS = {
         ({"pixel_mm": 4.5}, "pixel_mm: checkpoint 0.0, this network 4.5"),
         ({"kappa": 1.0}, "kappa: checkpoint 2.0, this network 1.0"),
         ({"balance": "none"}, "balance: checkpoint dfb, this network none"),
+    ],
+    "med_dit": [
+        ({"conditioning": "global"}, "conditioning: checkpoint spatial, this network global"),
+        ({"image_encoder": "none"}, "image_encoder: checkpoint small_cnn, this network none"),
+        ({"depth": 2}, "depth: checkpoint 1, this network 2"),
+        ({"num_train_steps": 500}, "num_train_steps: checkpoint 1000, this network 500"),
+        ({"mr_lower": 1.0}, "mr_lower: checkpoint 0.5, this network 1.0"),
     ],
 }
 OTHER_ETA = ({"eta_percentile": 80.0}, "eta: checkpoint ")  # measured on the training data

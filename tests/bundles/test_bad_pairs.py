@@ -14,6 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from refusal import refused
+from spoiling import blank, change, like_ct, shifted
 
 from bundles import FACTS, MR_TO_CT, Options, Trained, configs, tiny, tiny_inference
 from common.data.text_embeddings import CachedText, CacheHeader, table_tokens, write_text_cache
@@ -31,19 +32,6 @@ def data(trained: Trained, tmp_path: Path) -> Path:
     return shutil.copytree(trained.data, tmp_path / "data")
 
 
-def change(path: Path, edit: Callable[[nibabel.Nifti1Image], nibabel.Nifti1Image]) -> None:
-    """Write ``edit(image)`` in place of an image."""
-    image = nibabel.load(path)
-    voxels = np.asarray(image.dataobj)  # before the file goes
-    nibabel.save(edit(nibabel.Nifti1Image(voxels, image.affine, image.header)), path)
-
-
-def shifted(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
-    affine = image.affine.copy()
-    affine[0, 3] += 7
-    return nibabel.Nifti1Image(image.dataobj, affine)
-
-
 def coarser(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
     return nibabel.Nifti1Image(image.dataobj[::2, ::2], image.affine @ np.diag([2.0, 2.0, 1.0, 1.0]))
 
@@ -51,15 +39,6 @@ def coarser(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
 def turned(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
     """The same place in space, but another orientation of the file."""
     return image.as_reoriented(nibabel.io_orientation(np.diag([-1.0, 1.0, 1.0, 1.0])))
-
-
-def blank(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
-    return nibabel.Nifti1Image(np.zeros(image.shape, np.float32), image.affine)
-
-
-def like_ct(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
-    voxels = np.asarray(image.dataobj, dtype=np.float32)
-    return nibabel.Nifti1Image(2000 * voxels / voxels.max() - 1024, image.affine)
 
 
 def standardized(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:

@@ -11,7 +11,7 @@ from monai.bundle import ConfigParser
 from monai.utils import optional_import
 
 sys.path.insert(0, str(Path(__file__).parent))
-from bundles import BUNDLES, ROOT, all_overlays, base, configs, keys, overlays, read
+from bundles import BUNDLES, ROOT, all_overlays, base, complete, configs, keys, overlays, read
 from common import __version__
 
 REQUIRED = [
@@ -91,7 +91,7 @@ def references(content: Any) -> set[str]:
 
 @pytest.mark.parametrize(
     ("bundle", "names"),
-    [(b, (n,)) for b in BUNDLES for n in ("train", "inference")] + [(b, (base(o), o)) for b, o in all_overlays()],
+    [(b, (n,)) for b in BUNDLES for n in complete(b)] + [(b, (*base(b, o), o)) for b, o in all_overlays()],
     ids=lambda value: value if isinstance(value, str) else "+".join(value),
 )
 def test_every_reference_exists(bundle: str, names: tuple[str, ...]) -> None:
@@ -103,10 +103,11 @@ def test_every_reference_exists(bundle: str, names: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_overlays_override_what_is_there(bundle: str) -> None:
     """A new top-level key in an overlay would be a typo, unless another line of the overlay uses it."""
-    known = keys(bundle, "train") | keys(bundle, "inference")
+    known = set().union(*(keys(bundle, name) for name in complete(bundle)))
     for overlay in overlays(bundle):
         content = json.loads((configs(bundle) / f"{overlay}.json").read_text(encoding="utf-8"))
-        new = keys(bundle, overlay) - known - {"_desc_", "finalize"}
+        below = set().union(*(keys(bundle, name) for name in base(bundle, overlay)))
+        new = keys(bundle, overlay) - known - below - {"_desc_", "finalize"}
         assert new <= references(content), f"{overlay}: {new - references(content)}"
 
 

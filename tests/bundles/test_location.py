@@ -50,13 +50,15 @@ def stays_in_the_bundle(bundle: str, name: str) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_a_copy_at_a_path_with_a_space_writes_into_its_bundle_only(bundle: str, copy: Path, tmp_path: Path) -> None:
-    """Training, evaluation and inference on one and the same embedded phantom, all with the default paths."""
+    """All trainings, evaluation and inference on one and the same embedded phantom, all with the default paths."""
     outside = {"HOME": tmp_path / "home", "TMPDIR": tmp_path / "temporary"}
     for folder in outside.values():
         folder.mkdir()
     before = contents(copy)
-    settings = FACTS[bundle].embedded | {"device": "cpu"}
-    for names in (["train"], ["train", "evaluate"], ["inference"]):
+    facts = FACTS[bundle]
+    stages = [[stage] for stage in facts.stages.values()]
+    for names in (*stages, ["train"], ["train", "evaluate"], ["inference"]):
+        settings = facts.embedded | facts.others.get(names[0], {}) | {"device": "cpu"}
         options = {key: value for key, value in settings.items() if key in keys(bundle, names[0])}
         environment = {name: str(folder) for name, folder in outside.items()}
         result = command_line(bundle, names, options, root=copy, **environment)

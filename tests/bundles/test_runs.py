@@ -75,17 +75,18 @@ def test_evaluation_writes_scores_and_a_picture(trained: Trained) -> None:
 
 def test_inference_gives_the_same_images_for_any_batch_size(trained: Trained) -> None:
     bundle, data, folder = trained
+    integers = FACTS[bundle].integers
     images = []
     for batch_size in (1, 3):
         out = folder / f"inference_{batch_size}"
         options = tiny_inference(bundle, data, folder, batch_size=batch_size, output_dir=str(out))
         run(config_file=str(configs(bundle) / "inference.json"), **options)
         volumes = [nibabel.load(file) for file in inferred(bundle, out)]
-        assert {volume.get_data_dtype() for volume in volumes} == {np.dtype(np.float32)}
+        assert {volume.get_data_dtype() for volume in volumes} == {np.dtype(np.int16 if integers else np.float32)}
         images.append([volume.get_fdata() for volume in volumes])
     for first, second in zip(*images, strict=True):
         assert first.std() > 0
-        np.testing.assert_allclose(first, second, atol=1e-4 * np.abs(second).max())
+        np.testing.assert_allclose(first, second, atol=1e-4 * np.abs(second).max() + integers)
     assert all(not np.array_equal(images[0][0], other) for other in images[0][1:])
 
 
@@ -110,6 +111,8 @@ def test_shipped_weights_fit_inference_and_metadata_describes_them(bundle: str) 
     """
     path = ROOT / "bundles" / bundle / "models" / "model.pt"
     assert path.stat().st_size < 12e6
+    shipped = [path, *(path.parent.glob("*/model.pt"))]  # those of the stages before are in folders
+    assert sum(file.stat().st_size for file in shipped) < 16e6
     network = read(bundle, "inference").get_parsed_content("network_def").eval()
     network.load_state_dict(torch.load(path, weights_only=True), strict=True)
     network.check_ready()
@@ -140,16 +143,39 @@ def plain(value: Any) -> bool:
 @pytest.mark.parametrize(("bundle", "overlay"), OVERLAYS)
 def test_every_overlay_runs(bundle: str, overlay: str, data_of: DataOf, tmp_path: Path) -> None:
     """Two steps, an evaluation or an inference with each overlay; sizes are those of the tiny run, all else its own."""
-    name, data = base(overlay), data_of(bundle)
-    options = tiny(bundle, data, tmp_path) | FACTS[bundle].overlays.get(overlay, {})
+    names, data = base(bundle, overlay), data_of(bundle)
+    name, more = names[0], FACTS[bundle].overlays.get(overlay, {})
     if name == "inference" or overlay == "evaluate":  # these need weights, trained with what the overlay asks for
         content = json.loads((configs(bundle) / f"{overlay}.json").read_text())
         settings = {key: content[key] for key in content.keys() & keys(bundle, "train") if plain(content[key])}
-        run(config_file=str(configs(bundle) / "train.json"), **{**settings, **options})
+        run(config_file=str(configs(bundle) / "train.json"), **{**settings, **tiny(bundle, data, tmp_path), **more})
     if name == "inference":
         options = tiny_inference(bundle, data, tmp_path)
-    run(config_file=[str(configs(bundle) / f"{name}.json"), str(configs(bundle) / f"{overlay}.json")], **options)
-    assert list(tmp_path.rglob("*.png"))
+    else:
+        options = tiny(bundle, data, tmp_path, config=name) | more
+    run(config_file=[str(configs(bundle) / f"{part}.json") for part in (*names, overlay)], **options)
+    assert list(tmp_path.rglob("model.pt" if "validate" not in keys(bundle, name) else "*.png"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("bundle", "stage"), [(b, s) for b in BUNDLES for s in FACTS[b].stages.values()])
+def test_a_stage_before_the_training_writes_what_the_contract_says(
+    bundle: str, stage: str, data_of: DataOf, tmp_path: Path
+) -> None:
+    """Plain weights, checkpoints and the patients it has seen, none of whom is for validation or test."""
+    data = data_of(bundle)
+    run(config_file=str(configs(bundle) / f"{stage}.json"), **tiny(bundle, data, tmp_path, config=stage))
+    state = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
+    assert all(isinstance(value, torch.Tensor) for value in state.values())
+    assert list((tmp_path / "output" / "checkpoints").glob("checkpoint_*.pt"))
+    assert list((tmp_path / "output" / "tensorboard").iterdir())
+    assert {path.name for path in tmp_path.iterdir()} == {"models", "output"}
+    run(config_file=str(configs(bundle) / "train.json"), **tiny(bundle, data, tmp_path / "later"))
+    ours, theirs = (
+        json.loads(path.read_text())
+        for path in (tmp_path / "models" / "split.json", tmp_path / "later" / "output" / "split.json")
+    )
+    assert ours["training"] == theirs["training"]
 
 
 @pytest.mark.gpu
