@@ -33,7 +33,7 @@ class Foreground(Transform):
     """Volume -> uint8 mask of what is not background.
 
     ``positive`` takes voxels above 0 (skull-stripped or masked volumes). ``head`` takes the large connected
-    parts above Otsu's threshold (MR or CT of a head), closes gaps and fills holes slice by slice, which leaves no
+    parts above Otsu's threshold (MR or CT of a head), closes gaps and fills holes in each axial plane, which leaves no
     hole in the volume either, and keeps the largest part of that. ``auto`` is ``positive`` where at least 30 % of
     the voxels are exactly 0 and none is negative, else ``head``.
 
@@ -76,7 +76,7 @@ class Foreground(Transform):
                 source_name(image),
                 100 * (voxels == 0).mean(),
             )
-        mask = voxels > 0 if rule == "positive" else _head(voxels, affine_to_spacing(image.affine)[:2].tolist())
+        mask = voxels > 0 if rule == "positive" else _head_of_any_orientation(voxels, image.affine.numpy(force=True))
         if not mask.any():
             raise ValueError(
                 f"{source_name(image)} has no foreground by the rule {rule!r}: no voxel is above "
@@ -153,6 +153,14 @@ class ClearBackgroundd(MapTransform):
             cleared = torch.where(mask.as_tensor() > 0, image.as_tensor(), background)
             result[key] = MetaTensor(cleared.to(image.dtype)).copy_meta_from(image)
         return result
+
+
+def _head_of_any_orientation(voxels: NDArray[Any], affine: NDArray[Any]) -> NDArray[np.bool_]:
+    """`_head` in planes that are as nearly axial as the grid has any, however the file stores them."""
+    spacing = affine_to_spacing(affine)
+    axial = int(np.abs(affine[2, :3] / spacing).argmax())  # the array's axis nearest to head - feet
+    mask = _head(np.moveaxis(voxels, axial, 2), np.delete(spacing, axial).tolist())
+    return np.moveaxis(mask, 2, axial)
 
 
 def _head(voxels: NDArray[Any], spacing_mm: Sequence[float]) -> NDArray[np.bool_]:

@@ -144,6 +144,18 @@ def test_a_mask_is_made_where_none_is_given_and_kept_where_one_is() -> None:
         ForegroundMaskd("source")({**item, "mask": volume(np.zeros(SHAPE), "mask.nii.gz")})
 
 
+@pytest.mark.parametrize("order", [(1, 2, 0), (2, 0, 1), (0, 2, 1)], ids=str)
+def test_the_head_is_the_same_however_the_file_stores_its_axes(order: tuple[int, int, int]) -> None:
+    upright = volume(mr())
+    stored = MetaTensor(
+        upright.as_tensor().permute(0, *(axis + 1 for axis in order)).contiguous(),
+        affine=upright.affine[:, [*order, 3]],
+        meta={"filename_or_obj": "stored.nii.gz"},
+    )
+    expected = Foreground("head")(upright)[0].permute(*order)
+    torch.testing.assert_close(Foreground("head")(stored)[0].as_tensor(), expected.as_tensor())
+
+
 def test_a_tiny_mask_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     tiny = np.zeros(SHAPE)
     tiny[20:24, 20:24, 4:6] = 1
