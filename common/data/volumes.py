@@ -35,9 +35,11 @@ def volumes_to_translate(
 
     Raises:
         FileNotFoundError: nothing is there, or a volume has no mask.
-        ValueError: two volumes would give the same file name.
+        ValueError: two volumes would give the same file name, or masks are given without volumes.
     """
     if input_dir is None:
+        if mask_dir is not None:
+            raise ValueError(f"mask_dir={mask_dir} belongs to the volumes in input_dir; give that, too, or neither.")
         found = find_cases(
             dataset,
             dataset_dir,

@@ -98,3 +98,8 @@ def test_masks_of_the_data_set_come_with_its_volumes_where_there_are_any(tmp_pat
 def test_a_mask_that_the_data_set_does_not_know_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="body"):
         volumes_to_translate(None, source="mr", dataset="synthrad", dataset_dir=tmp_path, mask="body")
+
+
+def test_masks_without_volumes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="belongs to the volumes in input_dir"):
+        volumes_to_translate(None, source="mr", mask_dir=tmp_path)

@@ -457,3 +457,8 @@ def test_what_the_image_encoder_needs_must_be_given(kind: str, name: str) -> Non
     given = {key: value for key, value in inputs().items() if key != name}
     with pytest.raises(ValueError, match=f"image_encoder='{kind}' needs .* as `{name}`"):
         translator("spatial", kind)(**given)
+
+
+def test_one_modality_is_no_translation() -> None:
+    with pytest.raises(ValueError, match="source and target are both 'ct'"):
+        translator("spatial", "none", source="ct")

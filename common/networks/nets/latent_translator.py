@@ -97,6 +97,8 @@ class LatentTranslator(nn.Module):
         mr_lower: float = 0.5,
     ) -> None:
         super().__init__()
+        if source == target:
+            raise ValueError(f"LatentTranslator: source and target are both {source!r}; name two modalities.")
         if conditioning not in get_args(Conditioning):
             raise ValueError(f"LatentTranslator: conditioning={conditioning!r} must be 'spatial' or 'global'.")
         if image_encoder not in get_args(ImageEncoder):
