@@ -200,7 +200,8 @@ def test_inference_gives_the_same_images(bundle: str, data: Path, one: Path, tmp
         images.append([nibabel.load(file).get_fdata() for file in inferred(bundle, out)])
     for first, second in zip(*images, strict=True):
         assert first.std() > 0
-        np.testing.assert_allclose(second, first, atol=1e-4 * np.abs(first).max())
+        rounding = 1 if FACTS[bundle].integers else 0  # another number of threads can tip a half
+        np.testing.assert_allclose(second, first, atol=max(rounding, 1e-4 * np.abs(first).max()))
 
 
 def test_baselines_train_in_two_processes(registered_heads: Path, tmp_path: Path) -> None:
