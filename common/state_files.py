@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -30,3 +30,28 @@ def load_state(path: str | Path, map_location: str | torch.device = "cpu") -> di
     if not isinstance(state, dict):
         raise RuntimeError(f"{path} holds a {type(state).__name__}, not a dictionary of tensors; give another file.")
     return state
+
+
+class Checked(Protocol):
+    """A network that can tell whether weights were made for it; ``DCTDenoiser`` is one."""
+
+    def check_compatible(self, state_dict: dict[str, Any]) -> None: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True) -> Any: ...
+
+
+def load_weights(network: Checked, path: str | Path) -> None:
+    """Load a ``model.pt`` (plain state dict, or one under ``"model"``) into ``network``.
+
+    Raises:
+        FileNotFoundError: no file there.
+        RuntimeError: not a readable file of plain tensors.
+        ValueError: weights of another block size, truncation, image size, ...; each difference is named.
+    """
+    state = load_state(path)
+    state = state.get("model", state)
+    try:
+        network.check_compatible(state)
+    except ValueError as error:
+        raise ValueError(f"{path} does not fit this network: {error}") from error
+    network.load_state_dict(state, strict=True)

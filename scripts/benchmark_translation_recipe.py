@@ -18,7 +18,7 @@ from monai.engines import IterationEvents
 from torch import Tensor
 
 from common.allocator import keep_freed_memory
-from common.handlers.weights import load_weights
+from common.state_files import load_weights
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "dfbk"
 FIELD_OF_VIEW_MM = 240.0

@@ -45,7 +45,14 @@ def main(bundle: str, *, stages: str | Sequence[str] = "main", **options: Any) -
                 f"Stage {name} of {bundle} failed; what it said is above. Go on later with --stages {rest}"
             )
         print(f"=== {name}: {time.monotonic() - start:.0f} s", flush=True)
-    print(f"\nAll {len(steps)} stages of {bundle}: {(time.monotonic() - begin) / 60:.1f} minutes.")
+    root = options.get("bundle_root", f"bundles/{bundle}")
+    print(f"""
+All {len(steps)} stages of {bundle}: {(time.monotonic() - begin) / 60:.1f} minutes.
+  weights:  {root}/models
+  results:  {root}/output (evaluation/report.png and metrics.json, inference/, comparison/, as far as these stages ran)
+Next, use the weights on volumes of your own (with the sizes they were trained with, as overlay or options):
+  python -m monai.bundle run --config_file bundles/{bundle}/configs/inference.json \\
+    --bundle_root {root} --input_dir FOLDER""")
 
 
 def read_plan(folder: Path) -> dict[str, Any]:

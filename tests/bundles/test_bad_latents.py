@@ -159,7 +159,10 @@ def test_files_of_other_stages_given_for_those_needed(trained: Trained) -> None:
     autoencoder, embedder = (stage_weights(name, trained.data) for name in ("train_autoencoder", "pretrain_embedder"))
     expected = [f"{embedder} holds no autoencoder of train_autoencoder.json"]
     refused(trained, ["train"], tiny(*trained, autoencoder_path=str(embedder)), *expected)
-    expected = [f"{autoencoder} does not fit this run", "VisionEmbedder: the checkpoint was made for another network"]
+    expected = [
+        f"{autoencoder} does not fit this network",
+        "VisionEmbedder: the checkpoint was made for another network",
+    ]
     refused(trained, ["train"], tiny(*trained, embedder_path=str(autoencoder)), *expected)
 
 

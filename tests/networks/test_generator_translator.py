@@ -8,12 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.handlers.weights import load_weights
 from common.inferers.precision import supports_bfloat16
 from common.networks.nets.generator_translator import GeneratorTranslator
 from common.networks.nets.resnet_generator import ResNetGenerator
 from common.networks.nets.unet_generator import UNetGenerator
-from common.state_files import save_state
+from common.state_files import load_weights, save_state
 
 
 class Same(nn.Module):

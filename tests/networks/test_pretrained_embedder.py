@@ -54,7 +54,7 @@ def test_one_message_names_the_file_and_everything_that_differs(path: Path) -> N
     """Above all an embedder that was trained on the latents of another autoencoder."""
     other = embedder(autoencoder="scratch:xyz", gate_axis="token", input_size=(4, 4))
     before = {name: value.clone() for name, value in other.state_dict().items()}
-    with pytest.raises(ValueError, match="does not fit this run") as caught:
+    with pytest.raises(ValueError, match="does not fit this network") as caught:
         pretrained_embedder(other, path)
     for line in (
         str(path),
@@ -69,7 +69,7 @@ def test_one_message_names_the_file_and_everything_that_differs(path: Path) -> N
 def test_weights_of_something_else_are_refused(path: Path) -> None:
     save_state(torch.nn.Linear(2, 2).state_dict(), path)
     with pytest.raises(
-        ValueError, match=r"model\.pt does not fit this run: (.|\n)*it was not saved from a VisionEmbedder"
+        ValueError, match=r"model\.pt does not fit this network: (.|\n)*it was not saved from a VisionEmbedder"
     ):
         pretrained_embedder(embedder(), path)
 

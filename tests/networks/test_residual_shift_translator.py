@@ -14,11 +14,10 @@ from common.data.text_embeddings import TextTokens, table_tokens
 from common.diffusion.residual_shift import residual_shift_schedule
 from common.engines.optimization import adamw
 from common.handlers.ema import EMA
-from common.handlers.weights import load_weights
 from common.networks.blocks.recorded_settings import decode_setting
 from common.networks.nets.residual_shift_translator import ResidualShiftTranslator
 from common.networks.nets.swin_unet import SwinUNet
-from common.state_files import save_state
+from common.state_files import load_weights, save_state
 
 SIZE = (16, 24)
 

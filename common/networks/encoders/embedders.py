@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ...state_files import load_state
+from ...state_files import load_weights
 from ..nets.vision_embedder import VisionEmbedder
 
 
@@ -21,11 +21,5 @@ def pretrained_embedder(embedder: VisionEmbedder, path: str | Path) -> VisionEmb
             f"There is no pretrained Vision Embedder at {path}. Run the stage before this one, pretrain_embedder.json, "
             "or give its weights as `embedder_path`."
         )
-    state = load_state(path)
-    state = state.get("model", state)
-    try:
-        embedder.check_compatible(state)
-    except ValueError as error:
-        raise ValueError(f"{path} does not fit this run: {error}") from error
-    embedder.load_state_dict(state)
+    load_weights(embedder, path)
     return embedder.eval().requires_grad_(False)
