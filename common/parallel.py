@@ -34,6 +34,15 @@ def gather_objects(items: Sequence[Item]) -> list[Item]:
     return [item for part in parts for item in part]
 
 
+def sum_over_processes(values: Tensor) -> Tensor:
+    """Sum of a tensor that every process has in one shape; with a single process the tensor itself."""
+    if process_count() == 1:
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total
+
+
 def wait_for_all() -> None:
     """Return once every process has come here."""
     if process_count() > 1:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -58,6 +59,8 @@ def _describe(value: Any) -> Any:
             repr(code.co_consts),
             repr(code.co_names),
         ]
+    if isinstance(value, partial):  # keeps what it was made of outside of its __dict__
+        return [_describe(part) for part in (type(value), value.func, value.args, value.keywords)]
     if hasattr(value, "__dict__"):
         settings = {name: entry for name, entry in vars(value).items() if name not in _NOT_SETTINGS}
         return [_describe(type(value)), _describe(settings)]

@@ -1,15 +1,22 @@
 """Optimizers and learning-rate schedules of the recipes."""
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import nn
+
+LearningRateRule = Literal["cosine", "constant", "plateau"]
+
+_NO_WEIGHTS = ("position_embedding", "codebook")  # matrices by shape only
 
 
 def adamw(
     network: nn.Module, lr: float, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.03
 ) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only: biases, norms and embeddings of positions are exempt.
+    """AdamW with weight decay on matrices only: biases, norms, embeddings of positions and codebooks are exempt.
+
+    Decay would pull the codes of a quantizer towards 0, whatever the latents are.
 
     Args:
         network: its trainable parameters are optimized.
@@ -23,7 +30,7 @@ def adamw(
         if not parameter.requires_grad:
             continue
         own_name = name.rsplit(".", 1)[-1]
-        is_matrix = parameter.ndim > 1 and own_name != "position_embedding" and "bias" not in own_name
+        is_matrix = parameter.ndim > 1 and own_name not in _NO_WEIGHTS and "bias" not in own_name
         (decay if is_matrix else exempt).append(parameter)
     groups = [{"params": decay, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
@@ -47,6 +54,29 @@ def warmup_schedule(
         return final_factor + (1 - final_factor) * 0.5 * (1 + math.cos(math.pi * progress))
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def learning_rate_schedule(
+    optimizer: torch.optim.Optimizer,
+    rule: LearningRateRule = "cosine",
+    *,
+    warmup_steps: int = 0,
+    total_steps: int | None = None,
+    final_factor: float = 0.02,
+    patience: int = 10,
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """:func:`warmup_schedule` with or without its cosine, or ``ReduceLROnPlateau``, which is fed after validations.
+
+    On a plateau the rate is halved, down to 1e-6, once more than ``patience`` validations in a row have not been lower
+    than the best one; the other arguments have no effect then.
+    """
+    if rule not in get_args(LearningRateRule):
+        raise ValueError(
+            f"learning_rate_schedule: rule={rule!r}; choose one of {', '.join(get_args(LearningRateRule))}."
+        )
+    if rule == "plateau":
+        return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=patience, min_lr=1e-6)
+    return warmup_schedule(optimizer, warmup_steps, total_steps if rule == "cosine" else None, final_factor)
 
 
 def linear_decay_schedule(

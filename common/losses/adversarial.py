@@ -65,3 +65,18 @@ class WassersteinGAN(nn.Module):
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """How much higher the critic scores fakes than real images."""
         return fake_logits.float().mean() - real_logits.float().mean()
+
+
+class HingeGAN(nn.Module):
+    """``-mean(D(fake))`` against ``mean(relu(1 - D(real))) + mean(relu(1 + D(fake)))``, on the logits as they are.
+
+    Source: Lim & Ye 2017, "Geometric GAN", eqs. 7 and 8. MONAI's ``criterion="hinge"`` puts a tanh on the logits.
+    """
+
+    def generator(self, fake_logits: Tensor) -> Tensor:
+        """How low the discriminator scores the fakes."""
+        return -fake_logits.float().mean()
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """How far real images stay below 1 and fakes above -1; the sum of the two."""
+        return (1 - real_logits.float()).relu().mean() + (1 + fake_logits.float()).relu().mean()

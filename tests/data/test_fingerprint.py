@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,18 @@ def test_values_of_arrays_and_bodies_of_functions_count() -> None:
     assert fingerprint(np.arange(3)) != fingerprint(np.arange(3) + 1)
     assert fingerprint(torch.zeros(2)) != fingerprint(torch.zeros(2, 1))
     assert fingerprint(lambda x: x + 1) != fingerprint(lambda x: x + 2)
+
+
+def scaled(image: float, factor: float, offset: float = 0.0) -> float:
+    return factor * image + offset
+
+
+def test_bound_arguments_count() -> None:
+    """A ``functools.partial`` keeps them outside of its ``__dict__``."""
+    first = fingerprint(partial(scaled, 1.0, factor=2.0))
+    assert fingerprint(partial(scaled, 1.0, factor=2.0)) == first
+    others = [partial(scaled, 1.0, factor=3.0), partial(scaled, 2.0, factor=2.0), partial(chain, 1.0, factor=2.0)]
+    assert len({first, *map(fingerprint, others)}) == 4
 
 
 def test_files_count_with_size_and_time(tmp_path: Path) -> None:

@@ -93,10 +93,10 @@ class Counting(AdversarialIteration):
         super().__init__(critic_steps)
         self.generated: list[bool] = []
 
-    def generate(self, network: nn.Module, source: Tensor, target: Tensor, *, train: bool) -> Mapping[str, Tensor]:
+    def generate(self, network: nn.Module, batch: Mapping[str, Tensor], *, train: bool) -> Mapping[str, Tensor]:
         self.generated.append(train)
         assert torch.is_grad_enabled() == train
-        return {"fake": network(source)}
+        return {"fake": network(batch["source"])}
 
     def discriminator_loss(self, engine: AdversarialTrainer, images: Mapping[str, Tensor]) -> tuple[Tensor, Losses]:
         loss = engine.state.d_network(images["fake"].detach()).square().mean()
@@ -146,6 +146,66 @@ def test_the_generator_has_a_step_after_so_many_of_the_critic(critic_steps: int)
     ]
     assert all(discriminator_changed for _, discriminator_changed in changed)
     assert iteration.generated == [generator_changed for generator_changed, _ in changed]
+
+
+class Late(Counting):
+    """The discriminator has its first step in the third iteration."""
+
+    def trains_discriminator(self, iteration: int) -> bool:
+        return iteration > 2
+
+
+@pytest.mark.parametrize("critic_steps", [1, 2])
+def test_a_discriminator_may_wait_for_its_first_step(critic_steps: int) -> None:
+    """Until then it has neither loss nor gradient, but the generator learns against it."""
+    networks = generator(), discriminator()
+    optimizers = SGD(networks[0].parameters(), lr=0.1), SGD(networks[1].parameters(), lr=0.1)
+    engine = trainer(
+        Late(critic_steps), networks, LeastSquaresGAN(), optimizers, train_data_loader=list(Batches(Pairs(), 0)) * 2
+    )
+    untouched, present = copy.deepcopy(networks[1].state_dict()), []
+
+    def note(engine: AdversarialTrainer) -> None:
+        output = engine.state.output
+        present.append(("discriminator_loss" in output, "generator_loss" in output))
+        torch.testing.assert_close(output["loss"], torch.as_tensor(sum(output.values()) - output["loss"]))
+        waits = all(parameter.grad is None for parameter in networks[1].parameters())
+        same = all(torch.equal(value, untouched[name]) for name, value in networks[1].state_dict().items())
+        assert waits == same == (engine.state.iteration <= 2)
+
+    engine.add_event_handler(Events.ITERATION_COMPLETED, note)
+    engine.run()
+    assert present == [(number > 2, number % critic_steps == 0) for number in range(1, 7)]
+
+
+@pytest.mark.parametrize("extra", [None, {}, {"guide": torch.arange(3), "t": torch.ones(())}])
+def test_what_else_a_batch_has_reaches_both_steps(extra: dict[str, Tensor] | None) -> None:
+    source, target = first_batch()
+    prepared = (source, target) if extra is None else (source, target, (), extra)
+    seen: list[Mapping[str, Tensor]] = []
+
+    class Looking(Counting):
+        def generate(self, network: nn.Module, batch: Mapping[str, Tensor], *, train: bool) -> Mapping[str, Tensor]:
+            seen.append(batch)
+            return super().generate(network, batch, train=train)
+
+        def discriminator_loss(self, engine: AdversarialTrainer, images: Mapping[str, Tensor]) -> tuple[Tensor, Losses]:
+            seen.append(images)
+            return super().discriminator_loss(engine, images)
+
+        def generator_loss(
+            self, engine: AdversarialTrainer, judge: nn.Module, images: Mapping[str, Tensor]
+        ) -> tuple[Tensor, Losses]:
+            seen.append(images)
+            return super().generator_loss(engine, judge, images)
+
+    networks = generator(), discriminator()
+    trainer(
+        Looking(1), networks, LeastSquaresGAN(), prepare_batch=lambda *args, **kwargs: prepared, epoch_length=1
+    ).run()
+    batch = {"source": source, "target": target, **(extra or {})}
+    assert [part.keys() for part in seen] == [batch.keys(), *[{"fake", *batch}] * 2]
+    assert all(part[name] is value for part in seen for name, value in batch.items())
 
 
 def test_frozen_weights_are_free_again_whatever_happens() -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from common.engines.optimization import adamw, warmup_schedule
+from common.engines.optimization import LearningRateRule, adamw, learning_rate_schedule, warmup_schedule
+from common.networks.blocks.feature_quantizer import FeatureQuantizer
 from common.networks.nets.u_vit import u_vit
 
 
@@ -47,3 +48,55 @@ def test_cosine_ends_at_the_final_factor() -> None:
     assert rates[12] == pytest.approx(2 * (0.1 + 0.9 * 0.5))  # half-way: cos = 0
     assert rates[8] == pytest.approx(2 * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 4))))
     assert rates[20] == pytest.approx(0.2)
+
+
+# By name
+
+
+def test_codes_of_a_quantizer_do_not_decay() -> None:
+    quantizer = FeatureQuantizer(num_embeddings=5, embedding_dim=3)
+    decay, exempt = adamw(quantizer, lr=1e-3, weight_decay=0.05).param_groups
+    assert not decay["params"]
+    assert exempt["params"] == [quantizer.codebook]
+    assert exempt["weight_decay"] == 0
+
+
+@pytest.mark.parametrize(("rule", "total_steps"), [("cosine", 20), ("constant", None)])
+def test_cosine_and_constant_are_the_warm_up_with_and_without_its_end(
+    rule: LearningRateRule, total_steps: int | None
+) -> None:
+    expected = curve(21, warmup_steps=4, total_steps=total_steps, final_factor=0.1)
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=2.0)
+    schedule = learning_rate_schedule(optimizer, rule, warmup_steps=4, total_steps=20, final_factor=0.1)
+    rates = []
+    for _ in range(21):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx(expected)
+    assert rates[20] == pytest.approx(0.2 if rule == "cosine" else 2.0)
+
+
+def test_a_plateau_halves_the_rate_after_more_validations_without_a_lower_value_than_there_is_patience_for() -> None:
+    """Values: best, three that are not better, one that is, four that are not; patience 2."""
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=2.0)
+    schedule = learning_rate_schedule(optimizer, "plateau", patience=2, warmup_steps=4, total_steps=3)
+    rates = []
+    for value in (0.5, 0.6, 0.5, 0.7, 0.4, 0.5, 0.4, 0.9, 0.5):
+        schedule.step(value)  # type: ignore[arg-type]
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == [2, 2, 2, 1, 1, 1, 1, 0.5, 0.5]
+
+
+def test_a_plateau_leaves_a_millionth() -> None:
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=3e-6)
+    schedule = learning_rate_schedule(optimizer, "plateau", patience=0)
+    for _ in range(5):
+        schedule.step(1.0)  # type: ignore[arg-type]
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-6)
+
+
+def test_an_unknown_rule_is_refused() -> None:
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=2.0)
+    with pytest.raises(ValueError, match="rule='linear'; choose one of cosine, constant, plateau"):
+        learning_rate_schedule(optimizer, "linear")  # type: ignore[arg-type]

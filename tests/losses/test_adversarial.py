@@ -4,15 +4,18 @@ import math
 
 import pytest
 import torch
+from monai.losses import PatchAdversarialLoss
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.losses.adversarial import CrossEntropyGAN, LeastSquaresGAN, WassersteinGAN
+from common.losses.adversarial import CrossEntropyGAN, HingeGAN, LeastSquaresGAN, WassersteinGAN
 
 REAL = torch.tensor([2.0, -1.0, 0.5, 1.0]).reshape(2, 1, 1, 2)
 FAKE = torch.tensor([-3.0, 0.0, 1.0, -0.5]).reshape(2, 1, 1, 2)
-Objective = LeastSquaresGAN | CrossEntropyGAN | WassersteinGAN
-each_objective = pytest.mark.parametrize("objective", [LeastSquaresGAN(), CrossEntropyGAN(), WassersteinGAN()])
+Objective = LeastSquaresGAN | CrossEntropyGAN | WassersteinGAN | HingeGAN
+each_objective = pytest.mark.parametrize(
+    "objective", [LeastSquaresGAN(), CrossEntropyGAN(), WassersteinGAN(), HingeGAN()]
+)
 
 
 def test_least_squares_have_their_hand_values() -> None:
@@ -58,9 +61,38 @@ def test_wasserstein_has_its_hand_values() -> None:
     assert objective.discriminator(REAL, FAKE).item() == pytest.approx((-2.5 - 2.5) / 4)
 
 
+def test_hinge_has_its_hand_values() -> None:
+    objective = HingeGAN()
+    assert objective.generator(FAKE).item() == pytest.approx(2.5 / 4)
+    real, fake = (0 + 2 + 0.5 + 0) / 4, (0 + 1 + 2 + 0.5) / 4
+    assert objective.discriminator(REAL, FAKE).item() == pytest.approx(real + fake)
+
+
+@pytest.mark.parametrize(("logit", "half"), [(3.0, 2.0), (0.0, 1.0)], ids=["takes all for real", "knows nothing"])
+def test_half_of_the_hinge_is_the_published_loss(logit: float, half: float) -> None:
+    """A loss that stays at 1 means a discriminator that knows nothing."""
+    logits = torch.full((2, 1, 3, 3), logit)
+    assert 0.5 * HingeGAN().discriminator(logits, logits).item() == half
+
+
+def test_a_confident_hinge_keeps_its_gradient() -> None:
+    """MONAI's puts a tanh on the logits: a fake that is taken for real at logit 3 costs 1.995, not 4, with no slope."""
+    logit = torch.tensor([[3.0]], requires_grad=True)
+    (slope,) = torch.autograd.grad(HingeGAN().discriminator(torch.tensor([[3.0]]), logit), logit)
+    assert slope.item() == 1
+    theirs = PatchAdversarialLoss(criterion="hinge")(logit, target_is_real=False, for_discriminator=True)
+    (flat,) = torch.autograd.grad(theirs, logit)
+    assert flat.item() < 0.02
+
+
 @pytest.mark.parametrize(
     ("objective", "generator", "discriminator"),
-    [(LeastSquaresGAN(), 0.25, 0.5), (CrossEntropyGAN(), math.log(2), 2 * math.log(2)), (WassersteinGAN(), -0.5, 0.0)],
+    [
+        (LeastSquaresGAN(), 0.25, 0.5),
+        (CrossEntropyGAN(), math.log(2), 2 * math.log(2)),
+        (WassersteinGAN(), -0.5, 0.0),
+        (HingeGAN(), -0.5, 0.5 + 1.5),
+    ],
 )
 def test_undecided_discriminator_has_its_known_cost(
     objective: Objective, generator: float, discriminator: float
