@@ -132,6 +132,12 @@ def clean_estimate(schedule: NoiseSchedule, x_t: Tensor, noise: Tensor, t: Tenso
     return rows(a.rsqrt(), t, x_t) * x_t - rows((1 / a - 1).sqrt(), t, x_t) * noise
 
 
+def noise_of(schedule: NoiseSchedule, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    """The noise that turned x_0 into x_t in :func:`marginal`; t ``(B,)`` in 0..N-1."""
+    a = schedule.alpha_bar
+    return (x_t - rows(a.sqrt(), t, x_t) * x0) / rows((1 - a).sqrt(), t, x_t)
+
+
 def posterior(schedule: NoiseSchedule, x0: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """Mean ``(B, ...)`` and log-variance ``(B, 1, ..., 1)`` of q(x_{t-1} | x_t, x_0); t ``(B,)`` in 0..N-1.
 

@@ -95,9 +95,7 @@ class SlicewiseInferer(Inferer, ABC):
             numbers = range(len(inputs)) if index is None else [int(number) for number in index]
             return self.translate(inputs, network, self._noises(inputs.device, 0, numbers))
         cases = kwargs.get("case") or [""] * len(inputs)
-        volumes = [
-            self._volume(volume, network, _case_number(name)) for volume, name in zip(inputs, cases, strict=True)
-        ]
+        volumes = [self._volume(volume, network, case_number(name)) for volume, name in zip(inputs, cases, strict=True)]
         return with_geometry(torch.stack(volumes), original)
 
     def _volume(self, volume: Tensor, network: Callable[..., Any], case: int) -> Tensor:
@@ -126,6 +124,6 @@ class SlicewiseInferer(Inferer, ABC):
         return [noise_of(number) for number in range(self.num_samples)]
 
 
-def _case_number(name: str) -> int:
+def case_number(name: str) -> int:
     """A number that belongs to a name, the same in every process and session; 0 for no name."""
     return int.from_bytes(hashlib.sha256(str(name).encode()).digest()[:6], "big") if name else 0
