@@ -21,7 +21,7 @@ class EvaluationSlices(SliceDataset):
         transform: as for :class:`SliceDataset`.
         cache_dir: as for :class:`SliceDataset`.
         number: samples to draw.
-        keys, inputs, storage, min_foreground: as for :class:`SliceDataset`.
+        keys, inputs, storage, min_foreground, leaky_section: as for :class:`SliceDataset`.
     """
 
     def __init__(
@@ -35,9 +35,17 @@ class EvaluationSlices(SliceDataset):
         inputs: Sequence[str] = (),
         storage: str = "float16",
         min_foreground: float | None = 0.0,
+        leaky_section: str | None = None,
     ) -> None:
         super().__init__(
-            data, transform, cache_dir, keys=keys, inputs=inputs, storage=storage, min_foreground=min_foreground
+            data,
+            transform,
+            cache_dir,
+            keys=keys,
+            inputs=inputs,
+            storage=storage,
+            min_foreground=min_foreground,
+            leaky_section=leaky_section,
         )
         if number < 2:
             raise ValueError(f"EvaluationSlices: {number} samples cannot be scored; ask for at least 2.")
@@ -54,6 +62,10 @@ class EvaluationSlices(SliceDataset):
         """A whole batch, ``{key: (B, 1, X, Y) float32, ..., "index": (B,)}``."""
         batch = super().__getitems__([self._slice(index) for index in indices])
         return {**batch, "index": torch.as_tensor(np.asarray(indices, dtype=np.int64))}
+
+    def describe(self, index: int) -> str:
+        """Where the real slice of sample number ``index`` comes from."""
+        return super().describe(self._slice(index))
 
     def _slice(self, index: int) -> int:
         return int((index + 0.5) * len(self.images) / self.number)

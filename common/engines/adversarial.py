@@ -23,11 +23,12 @@ class AdversarialIteration(ABC):
 
     Give it to an ``AdversarialTrainer`` as ``iteration_update``: MONAI's own iteration takes the images that are real
     from the generator's input, which a translation cannot, and lets the generator's step fill the gradients of the
-    discriminator. It uses the trainer's networks, optimizers, losses and ``prepare_batch`` (-> source and target, each
-    (B, 1, X, Y) in [-1, 1]); losses are computed in fp32, the trainer's own ``amp`` stays off.
+    discriminator. It uses the trainer's networks, optimizers, losses and ``prepare_batch``, which gives source and target
+    (B, 1, X, Y), optionally followed by () and a dictionary of what else the steps need. Losses are computed in fp32,
+    the trainer's own ``amp`` stays off.
 
     The output holds scalars: ``loss``, the sum of what the steps of this iteration have minimized, and its parts by
-    name, without their weights. In an iteration without a step of the generator its parts are absent.
+    name, without their weights. The parts of a player that has no step in an iteration are absent.
 
     Args:
         critic_steps: iterations per step of the generator; the discriminator has a step in each, on a new batch.
@@ -41,8 +42,15 @@ class AdversarialIteration(ABC):
         self.amp = amp
 
     @abstractmethod
-    def generate(self, network: nn.Module, source: Tensor, target: Tensor, *, train: bool) -> Mapping[str, Tensor]:
-        """All images that the two steps need, by name; without ``train`` those of the discriminator's step do."""
+    def generate(self, network: nn.Module, batch: Mapping[str, Tensor], *, train: bool) -> Mapping[str, Tensor]:
+        """All images that the two steps need, by name; without ``train`` those of the discriminator's step do.
+
+        ``batch`` holds ``source``, ``target`` and what else ``prepare_batch`` gave.
+        """
+
+    def trains_discriminator(self, iteration: int) -> bool:
+        """Whether the discriminator has a step in this iteration (counted from 1)."""
+        return True
 
     @abstractmethod
     def discriminator_loss(self, engine: AdversarialTrainer, images: Mapping[str, Tensor]) -> tuple[Tensor, Losses]:
@@ -58,16 +66,18 @@ class AdversarialIteration(ABC):
         state = engine.state
         require_synchronized(state.g_network, state.d_network)
         prepared = engine.prepare_batch(batchdata, state.device, engine.non_blocking, **engine.to_kwargs)
-        source, target = prepared[:2]
+        batch = {"source": prepared[0], "target": prepared[1], **(prepared[3] if len(prepared) == 4 else {})}
         state.g_network.train()
         state.d_network.train()
         train_generator = state.iteration % self.critic_steps == 0
         with torch.set_grad_enabled(train_generator), autocast(state.device, self.amp):
-            images = self.generate(state.g_network, source, target, train=train_generator)
-        images = {name: image.float() for name, image in images.items()} | {"source": source, "target": target}
+            images = self.generate(state.g_network, batch, train=train_generator)
+        images = {name: image.float() for name, image in images.items()} | batch
 
-        total, losses = self.discriminator_loss(engine, images)
-        _step(state.d_optimizer, total, engine.optim_set_to_none)
+        total, losses = torch.zeros((), device=prepared[0].device), Losses()
+        if self.trains_discriminator(state.iteration):
+            total, losses = self.discriminator_loss(engine, images)
+            _step(state.d_optimizer, total, engine.optim_set_to_none)
         if train_generator:
             with frozen(state.d_network) as judge:
                 loss, parts = self.generator_loss(engine, judge, images)

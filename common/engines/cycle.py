@@ -69,11 +69,11 @@ class CycleIteration(AdversarialIteration):
         self.cycle_weight, self.identity_weight = cycle_weight, identity_weight
         self.discriminator_weight, self.penalty_weight = discriminator_weight, penalty_weight
 
-    def generate(self, network: nn.Module, source: Tensor, target: Tensor, *, train: bool) -> Mapping[str, Tensor]:
+    def generate(self, network: nn.Module, batch: Mapping[str, Tensor], *, train: bool) -> Mapping[str, Tensor]:
         """The images of ``GeneratorPair.forward``, or, without ``train``, the two translations only."""
         if train:
-            return network(source, target)
-        return cast(Translators, unwrap(network)).translate(source, target)
+            return network(batch["source"], batch["target"])
+        return cast(Translators, unwrap(network)).translate(batch["source"], batch["target"])
 
     def discriminator_loss(self, engine: AdversarialTrainer, images: Mapping[str, Tensor]) -> tuple[Tensor, Losses]:
         """Sum over the domains."""

@@ -24,9 +24,9 @@ class Pix2PixIteration(AdversarialIteration):
         super().__init__(amp=amp)
         self.reconstruction_weight = reconstruction_weight
 
-    def generate(self, network: nn.Module, source: Tensor, target: Tensor, *, train: bool) -> Mapping[str, Tensor]:
+    def generate(self, network: nn.Module, batch: Mapping[str, Tensor], *, train: bool) -> Mapping[str, Tensor]:
         """``fake``, the translation of the source."""
-        return {"fake": network(source)}
+        return {"fake": network(batch["source"])}
 
     def discriminator_loss(self, engine: AdversarialTrainer, images: Mapping[str, Tensor]) -> tuple[Tensor, Losses]:
         """0.5 (real + fake)."""

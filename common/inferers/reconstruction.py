@@ -1,11 +1,19 @@
 """What an autoencoder keeps of an image."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 from monai.inferers import Inferer
 from torch import Tensor
+
+from .diffusion import unwrap
+
+
+class Reconstructor(Protocol):
+    """An autoencoder that gives images as a user gets them."""
+
+    def reconstruct(self, image: Tensor) -> Tensor: ...
 
 
 class ReconstructionInferer(Inferer):
@@ -17,3 +25,11 @@ class ReconstructionInferer(Inferer):
     @torch.no_grad()
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         return network(inputs)["image"]
+
+
+class AutoencoderInferer(Inferer):
+    """Images (B, 1, X, Y) in [0, 1] through an autoencoder and back, clipped to [0, 1]; for ``QuantizedAutoencoder``."""
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
+        return cast(Reconstructor, unwrap(network)).reconstruct(inputs)

@@ -89,23 +89,30 @@ def crop_border(images: Tensor, window: int = 7) -> Tensor:
     return images
 
 
-def unit_range(images: Tensor) -> Tensor:
-    """Images in [-1, 1] mapped to [0, 1] in float64, values beyond clamped: the range that metrics are stated for."""
-    return ((_float64(images) + 1) / 2).clamp(0, 1)
+def unit_range(images: Tensor, low: float = -1.0) -> Tensor:
+    """Images in [low, 1] mapped to [0, 1] in float64, values beyond clamped: the range that metrics are stated for."""
+    return ((_float64(images) - low) / (1 - low)).clamp(0, 1)
 
 
 class PSNR(CumulativeIterationMetric):
     """Mean over all images of :func:`psnr` at data range 1; higher is better.
 
-    Called with ``y_pred`` and ``y``, both ``(B, 1, X, Y)`` in [-1, 1]; they are compared in :func:`unit_range`. Images
+    Called with ``y_pred`` and ``y``, both ``(B, 1, X, Y)`` in [low, 1]; they are compared in :func:`unit_range`. Images
     that are predicted exactly, whose PSNR is infinite, are left out of the mean and counted in ``num_exact``.
+
+    Args:
+        low: level of black, -1 or 0.
     """
 
     num_exact: int = 0
     """Images left out of the last :meth:`aggregate`."""
 
+    def __init__(self, low: float = -1.0) -> None:
+        super().__init__()
+        self.low = low
+
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **_: Any) -> Tensor:
-        return psnr(unit_range(y_pred), unit_range(_required(y, "PSNR")))[:, None]  # (B, 1)
+        return psnr(unit_range(y_pred, self.low), unit_range(_required(y, "PSNR"), self.low))[:, None]  # (B, 1)
 
     def aggregate(self) -> Tensor:
         """Mean in dB over the images seen by all processes since the last reset; infinite if all were exact."""
@@ -120,19 +127,21 @@ class PSNR(CumulativeIterationMetric):
 class SSIM(CumulativeIterationMetric):
     """Mean over all images of :func:`structural_similarity` at data range 1; higher is better.
 
-    Called with ``y_pred`` and ``y``, both ``(B, 1, X, Y)`` in [-1, 1]; they are compared in :func:`unit_range`.
+    Called with ``y_pred`` and ``y``, both ``(B, 1, X, Y)`` in [low, 1]; they are compared in :func:`unit_range`.
 
     Args:
         window: side of the uniform window in pixels, odd.
+        low: level of black, -1 or 0.
     """
 
-    def __init__(self, window: int = 7) -> None:
+    def __init__(self, window: int = 7, low: float = -1.0) -> None:
         super().__init__()
         self.window = window
+        self.low = low
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **_: Any) -> Tensor:
-        target = unit_range(_required(y, "SSIM"))
-        return structural_similarity(unit_range(y_pred), target, window=self.window)[:, None]  # (B, 1)
+        target = unit_range(_required(y, "SSIM"), self.low)
+        return structural_similarity(unit_range(y_pred, self.low), target, window=self.window)[:, None]  # (B, 1)
 
     def aggregate(self) -> Tensor:
         """Mean over the images seen by all processes since the last reset."""
