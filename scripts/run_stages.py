@@ -15,9 +15,10 @@ from typing import Any
 
 import fire
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from bundle_commands import ROOT, bundle_command, settings_of
+
 ONE_STAGE = {"output_dir", "ckpt_dir", "load_path"}
-sys.path.insert(0, str(ROOT))
 
 
 def main(bundle: str, *, stages: str | Sequence[str] = "main", **options: Any) -> None:
@@ -80,37 +81,20 @@ def choose(plan: Mapping[str, Any], stages: str | Sequence[str]) -> list[str]:
 
 def command(name: str, stage: Mapping[str, Any], folder: Path, options: Mapping[str, Any]) -> list[str]:
     """The command line of a stage."""
+    root = str(options.get("bundle_root", folder.parent.relative_to(ROOT)))
     if "script" in stage:
-        root = str(options.get("bundle_root", folder.parent.relative_to(ROOT)))
         return [sys.executable, f"scripts/{stage['script']}", *(text.format(root=root) for text in stage["arguments"])]
-    files = [str((folder / file).relative_to(ROOT)) for file in stage["config"]]
-    arguments = [
-        sys.executable,
-        "-m",
-        "monai.bundle",
-        "run",
-        "--config_file",
-        files[0] if len(files) == 1 else str(files),
-    ]
-    for option, value in {**stage.get("options", {}), **options_of(name, stage, folder, options)}.items():
-        arguments += [f"--{option}", str(value)]
-    return arguments
+    fixed = {option: value.format(root=root) for option, value in stage.get("options", {}).items()}
+    chosen = {**fixed, **options_of(name, stage, folder, options)}
+    return bundle_command([folder / file for file in stage["config"]], chosen)
 
 
 def options_of(name: str, stage: Mapping[str, Any], folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options for this stage: its own, and the common ones that its config files know."""
-    keys = known_keys(stage, folder)
+    keys = settings_of([folder / file for file in stage.get("config", [])])
     common = {option: value for option, value in options.items() if "." not in option and option.split("#")[0] in keys}
     own = {option.removeprefix(f"{name}."): value for option, value in options.items() if option.startswith(f"{name}.")}
     return {**common, **own}
-
-
-def known_keys(stage: Mapping[str, Any], folder: Path) -> set[str]:
-    """Top-level settings of the config files of a stage; components may bear the same name as another's setting."""
-    merged: dict[str, Any] = {}
-    for file in stage.get("config", []):
-        merged |= json.loads((folder / file).read_text(encoding="utf-8"))
-    return {key for key, value in merged.items() if not (isinstance(value, dict) and "_target_" in value)}
 
 
 def refuse_unused(options: Mapping[str, Any], stages: Mapping[str, Any], chosen: Sequence[str], folder: Path) -> None:
@@ -121,9 +105,10 @@ def refuse_unused(options: Mapping[str, Any], stages: Mapping[str, Any], chosen:
             raise SystemExit(
                 f"--{option} would be the same for all stages; say --<stage>.{option}, or --bundle_root for all."
             )
-        candidates = [name] if dot else chosen
+        candidates = {name} & set(chosen) if dot else chosen
         key = (own if dot else option).split("#")[0]
-        if not any(key in known_keys(stages[stage], folder) for stage in candidates if stage in chosen):
+        files = [[folder / file for file in stages[stage].get("config", [])] for stage in candidates]
+        if not any(key in settings_of(stage) for stage in files):
             raise SystemExit(f"--{option} belongs to none of the stages {', '.join(chosen)}.")
 
 

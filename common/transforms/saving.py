@@ -1,65 +1,28 @@
 """Write generated images as NIfTI files that say they are synthetic."""
 
-import json
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
-from nibabel.nifti1 import Nifti1Header
 from numpy.typing import NDArray
 
-from .. import __version__
-from ..atomic import atomic_path, write_text
 from .intensity import is_ct
-from .loading import NIFTI
 from .naming import source_name
-
-_DESCRIPTION_LENGTH = 79  # bytes of the NIfTI header's field `descrip`, less its final zero
-
-_INT16 = (np.iinfo(np.int16).min, np.iinfo(np.int16).max)
-
-# Where the voxels lie. Nothing else of a source's header belongs into a synthetic file.
-_GEOMETRY_FIELDS = (
-    *("xyzt_units", "pixdim", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
-    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
+from .synthetic_files import (
+    complete_provenance,
+    describe_provenance,
+    finite_voxels,
+    hounsfield,
+    require_plain_name,
+    save_nifti,
+    source_header,
+    write_record,
 )
-
-
-def save_nifti(
-    path: str | Path,
-    voxels: NDArray[Any],
-    affine: NDArray[np.float64],
-    description: str,
-    like: Nifti1Header | None = None,
-) -> None:
-    """Write a NIfTI file atomically, ``description`` cut to 79 characters.
-
-    Args:
-        path: file to write, ``.nii`` or ``.nii.gz``.
-        voxels: (X, Y, Z).
-        affine: voxel index -> RAS position in mm; it becomes both qform and sform.
-        description: text for the header's field ``descrip``.
-        like: header of a file with the same grid: its qform, sform, their codes, units and zooms are taken as they
-            are instead of ``affine``.
-    """
-    image = nibabel.Nifti1Image(voxels, affine)
-    if like is None:
-        image.set_qform(affine, code=1)
-        image.set_sform(affine, code=1)
-        image.header.set_xyzt_units("mm", "sec")
-    else:
-        for field in _GEOMETRY_FIELDS:
-            image.header[field] = like[field]
-        image = nibabel.Nifti1Image(voxels, None, image.header)
-    image.header["descrip"] = description.encode("ascii", "replace")[:_DESCRIPTION_LENGTH]
-    with atomic_path(path) as temporary:
-        nibabel.save(image, temporary)
 
 
 class SaveSyntheticd(MapTransform):
@@ -81,7 +44,7 @@ class SaveSyntheticd(MapTransform):
     ) -> None:
         super().__init__(keys)
         self.output_dir = Path(output_dir)
-        self.provenance = _complete(provenance)
+        self.provenance = complete_provenance(provenance)
         self.prefix = prefix
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -95,7 +58,7 @@ class SaveSyntheticd(MapTransform):
             voxels = torch.as_tensor(result[key])[0, :, :, None].float().numpy(force=True)  # (X, Y, 1)
             stem = self.output_dir / f"{self.prefix}_{index:06d}"
             save_nifti(f"{stem}.nii.gz", voxels, affine, text)
-            _write_record(f"{stem}.json", record)
+            write_record(f"{stem}.json", record)
         return result
 
 
@@ -111,8 +74,8 @@ class SaveTranslation(Transform):
     """
 
     def __init__(self, output_dir: str | Path, provenance: Mapping[str, Any], modality: str) -> None:
-        self.output_dir, self.provenance, self.modality = Path(output_dir), _complete(provenance), modality
-        _plain_name(modality, "modality")
+        self.output_dir, self.provenance, self.modality = Path(output_dir), complete_provenance(provenance), modality
+        require_plain_name(modality, "modality")
 
     def __call__(self, volume: MetaTensor, case: str, deviation: MetaTensor | None = None) -> Path:  # type: ignore[override]
         """Write the files and return the volume's path.
@@ -126,7 +89,7 @@ class SaveTranslation(Transform):
         Raises:
             ValueError: a value is not finite, the case is no file name, or the grid is not the source's.
         """
-        _plain_name(case, "case")
+        require_plain_name(case, "case")
         stem = self.output_dir / f"{case}_{self.modality}"
         record = {
             **self.provenance,
@@ -136,16 +99,16 @@ class SaveTranslation(Transform):
             "units": "HU" if is_ct(self.modality) else "arbitrary",
             "standard_deviation": deviation is not None,
         }
-        voxels: NDArray[Any] = _finite(volume, case)
+        voxels: NDArray[Any] = finite_voxels(volume, case)
         if is_ct(self.modality):
-            voxels = np.clip(np.rint(voxels), *_INT16).astype(np.int16)
+            voxels = hounsfield(voxels)
         files = {f"{stem}.nii.gz": voxels}
         if deviation is not None:
-            files[f"{stem}_sd.nii.gz"] = _finite(deviation, case).clip(min=0)
-        affine, like = volume.affine.numpy(force=True), _source_header(volume)
+            files[f"{stem}_sd.nii.gz"] = finite_voxels(deviation, case).clip(min=0)
+        affine, like = volume.affine.numpy(force=True), source_header(volume)
         for path, array in files.items():
-            save_nifti(path, array, affine, _description(self.provenance), like)
-        _write_record(f"{stem}.json", record)
+            save_nifti(path, array, affine, describe_provenance(self.provenance), like)
+        write_record(f"{stem}.json", record)
         return Path(f"{stem}.nii.gz")
 
 
@@ -175,50 +138,3 @@ class SaveTranslatedd(MapTransform):
         deviation = data.get(self.keys[1]) if len(self.keys) == 2 else None
         self.save(data[self.keys[0]], str(data[self.name_key]), deviation)
         return dict(data)
-
-
-def _complete(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    missing = [name for name in ("bundle", "seed") if name not in provenance]
-    if missing:
-        raise ValueError(f"provenance lacks {', '.join(missing)}: a synthetic file must say where it comes from.")
-    return {"synthetic": True, **provenance, "version": __version__}
-
-
-def _description(provenance: Mapping[str, Any]) -> str:
-    """Header text; a long bundle name is cut, the warning never is."""
-    origin = f"SYNTHETIC {provenance['bundle']} {provenance['version']}"
-    rest = f" seed={provenance['seed']} not for diagnosis"
-    return origin[: _DESCRIPTION_LENGTH - len(rest)] + rest
-
-
-def _write_record(path: str, record: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps(record, indent=2) + "\n")
-
-
-def _plain_name(name: str, what: str) -> None:
-    if not name or Path(name).name != name or name.startswith("."):
-        raise ValueError(f"{what} {name!r} is no file name: it must not be empty, hold slashes or begin with a dot.")
-
-
-def _finite(image: MetaTensor, case: str) -> NDArray[np.float32]:
-    """(1, X, Y, Z) -> (X, Y, Z)."""
-    voxels = image.as_tensor()[0].float().numpy(force=True)
-    bad = voxels.size - int(np.isfinite(voxels).sum())
-    if bad:
-        raise ValueError(f"{case}: {bad} of {voxels.size} predicted values are NaN or infinite; nothing is written.")
-    return voxels
-
-
-def _source_header(volume: MetaTensor) -> Nifti1Header | None:
-    """NIfTI header of the volume's source; None where that is another format or not on disk."""
-    path = Path(source_name(volume))
-    if not path.name.lower().endswith(NIFTI) or not path.is_file():
-        return None
-    source: Any = nibabel.load(path)
-    shape = tuple(volume.shape[1:])
-    if source.shape[:3] != shape or not np.allclose(source.affine, volume.affine.numpy(force=True), atol=1e-3):
-        raise ValueError(
-            f"{path} has shape {source.shape[:3]} and another place in space than its translation of shape {shape}. "
-            "Undo the spatial transforms before saving."
-        )
-    return source.header

@@ -22,7 +22,7 @@ from common.handlers.translation_figure import CT_VIEWS, Example, draw_examples,
 from common.handlers.translation_references import fit_floors, through_autoencoder
 from common.handlers.translation_report import TranslationReport
 from common.handlers.translation_scores import MethodScores, summarize
-from common.transforms.saving import save_nifti
+from common.transforms.synthetic_files import save_nifti
 
 SHAPE = (14, 11, 12)  # x, y, z
 BLOCK = slice(3, 9)  # the slices that are scored

@@ -11,7 +11,8 @@ from monai.data import MetaTensor
 
 from common import __version__
 from common.transforms.loading import LoadVolume
-from common.transforms.saving import SaveSyntheticd, SaveTranslatedd, SaveTranslation, save_nifti
+from common.transforms.saving import SaveSyntheticd, SaveTranslatedd, SaveTranslation
+from common.transforms.synthetic_files import save_nifti
 
 
 def test_voxels_affine_and_provenance_survive(tmp_path: Path) -> None:
