@@ -6,8 +6,9 @@ All functions but `augment_view` work on brightness in [0, 1] with 0 as backgrou
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from .sampling_grid import pose_matrix, sample, sampling_grid
 
 MAX_ROTATION = math.radians(5)
 MAX_SCALING = 0.04
@@ -56,15 +57,8 @@ def change_pose(images: Tensor, rotation: Tensor, scaling: Tensor, shift: Tensor
         scaling: (B,), above 1 makes things larger.
         shift: (B, 2) along X and Y, as shares of the sides.
     """
-    sides = images.new_tensor(images.shape[2:])  # (X, Y)
-    cos, sin = torch.cos(rotation) / scaling, torch.sin(rotation) / scaling
-    back = torch.stack([torch.stack([cos, sin], dim=1), torch.stack([-sin, cos], dim=1)], dim=1)  # new place -> old
-    back = back * sides[None, None, :] / sides[None, :, None]  # pixels -> half sides, which grid_sample counts in
-    origin = -(back @ (2 * shift)[:, :, None])
-    theta = torch.cat([back, origin], dim=2)  # (B, 2, 3), rows and columns in the order X, Y
-    theta = torch.cat([theta[:, :, [1, 0]], theta[:, :, 2:]], dim=2)[:, [1, 0]]  # grid_sample has the last axis first
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    width, height = images.shape[2:]
+    return sample(images, sampling_grid(pose_matrix(rotation, scaling, shift, (width, height)), (width, height)))
 
 
 def smooth_field(weights: Tensor, size: tuple[int, ...], strength: Tensor) -> Tensor:
