@@ -6,6 +6,7 @@ python scripts/check_dataset.py --dataset acdc --dataset_dir /data/ACDC [--json]
 import json as json_format
 import sys
 from collections import Counter
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,21 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.data.cases import Dataset, dataset_entry, dataset_root
+from common.data.label_sets import label_values
 from common.data.listing import Case
 from common.data.splits import SECTIONS
 from common.transforms.loading import PICTURES, VIDEOS, LoadVolume
 
+PUBLISHED = {"acdc": (100, 1902)}  # patients and labelled slices of the part that publications train on
 
-def inspect_case(case: Case, entry: Dataset, color: bool) -> tuple[list[dict[str, Any]], list[str]]:
-    """What the images of a case (the last one its label map or mask) hold, and the complaints about them."""
+
+def inspect_case(
+    case: Case, entry: Dataset, labels: Collection[int], color: bool
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """What the images of a case (the last one its label map or mask) hold, and the complaints about them.
+
+    ``labels`` are the values that a label map may hold, nothing if that is not known.
+    """
     *names, label_name = entry.images or ("image", "label")
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
@@ -38,8 +47,10 @@ def inspect_case(case: Case, entry: Dataset, color: bool) -> tuple[list[dict[str
         if name == label_name:
             values = np.unique(image.numpy()).tolist()
             rows[-1:] = [{**row, "label_values": values} for row in rows[-1:]]
-            if not set(values) <= set(entry.labels):
-                problems.append(f"{path}: values {values}; only {list(entry.labels)} are labels of this data set")
+            if values == [0] and not entry.images:
+                problems.append(f"{path}: the label map is empty, every voxel is background")
+            if labels and not set(values) <= set(labels):
+                problems.append(f"{path}: values {values}; only {list(labels)} are labels of this data set")
         else:
             rows.append(_facts(path, image, color))
             low, high = rows[-1]["range"]
@@ -73,12 +84,14 @@ def inspect_dataset(dataset: str, root: Path, color: bool = False) -> dict[str, 
     if entry.labels:
         known = {case["case"] for case in cases}
         cases += [case for case in entry.read(root, "labelled") if case["case"] not in known]
+    labels = _label_values(dataset, root, entry)
     with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda case: inspect_case(case, entry, color), cases))
+        results = list(pool.map(lambda case: inspect_case(case, entry, labels, color), cases))
     rows = [row for found, _ in results for row in found]
     problems += [problem for _, found in results for problem in found]
     patients = {case["patient"]: home for case, home in zip(cases, entry.sections(cases), strict=True)}
     counts = Counter(patients.values())
+    labelled = [row for row in rows if "label_values" in row]
     return {
         "dataset": dataset,
         "folder": str(root),
@@ -91,15 +104,35 @@ def inspect_dataset(dataset: str, root: Path, color: bool = False) -> dict[str, 
         "spacings_mm": dict(Counter(row["spacing_mm"] for row in rows).most_common()),
         "lowest_value": min((row["range"][0] for row in rows), default=None),
         "highest_value": max((row["range"][1] for row in rows), default=None),
-        "label_values": sorted({value for row in rows for value in row.get("label_values", ())}),
+        "label_values": sorted({value for row in labelled for value in row["label_values"]}),
+        "labelled_slices": sum(row["frames"] * row["size"][2] for row in labelled),
+        "notes": _notes(dataset, len(patients), sum(row["frames"] * row["size"][2] for row in labelled)),
         "problems": problems,
     }
+
+
+def _label_values(dataset: str, root: Path, entry: Dataset) -> tuple[int, ...]:
+    """Values that label maps may hold; of a labelled folder those of its labels.json, if it has one."""
+    if dataset == "labelled_folder" and (root / "labels.json").is_file():
+        return tuple(label_values(dataset, root))
+    return entry.labels
+
+
+def _notes(dataset: str, patients: int, labelled_slices: int) -> list[str]:
+    """What differs from the published archive without being wrong: users hold parts of it, or packed it anew."""
+    published = PUBLISHED.get(dataset)
+    if published is None or (patients, labelled_slices) == published:
+        return []
+    return [
+        f"{patients} patients with {labelled_slices} labelled slices; the published training part has {published[0]} "
+        f"with {published[1]}, so figures of publications are of other data"
+    ]
 
 
 def as_text(report: dict[str, Any]) -> str:
     """The report for people: one fact a line, at most eight sizes or spacings, then all problems."""
     lines = [f"{report['dataset']} in {report['folder']}"]
-    for key in ("patients", "images", "readable_images", "slices", "sizes", "frames", "spacings_mm"):
+    for key in ("patients", "images", "readable_images", "slices", "labelled_slices", "sizes", "frames", "spacings_mm"):
         value = report[key]
         if isinstance(value, dict):
             items = [f"{name} ({count})" for name, count in value.items()]
@@ -108,6 +141,7 @@ def as_text(report: dict[str, Any]) -> str:
     lines.append(f"  {'values':16} {report['lowest_value']} to {report['highest_value']}")
     if report["label_values"]:
         lines.append(f"  {'label values':16} {', '.join(f'{value:g}' for value in report['label_values'])}")
+    lines += [f"  {'note':16} {note}" for note in report["notes"]]
     problems = report["problems"]
     lines.append(f"{len(problems)} problem(s)" + (":" if problems else ": ready for training."))
     return "\n".join(lines + [f"  - {problem}" for problem in problems])
@@ -117,7 +151,7 @@ def check_dataset(dataset: str, dataset_dir: str, json: bool = False, color: boo
     """Check a data set; the exit code is 1 if anything is wrong.
 
     Args:
-        dataset: name, as in the configs (cardiac_phantom, echo_phantom, acdc, echonet, image_folder, ...).
+        dataset: name, as in the configs (cardiac_phantom, whole_heart_phantom_ct, acdc, mmwhs_mr, image_folder, ...).
         dataset_dir: its folder; a phantom is written there if it is not there yet.
         json: print JSON instead of text.
         color: the pictures are meant to be in color.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from .embedded import PhantomOptions, write_brain, write_cardiac, write_echo
+from .embedded import PhantomOptions, write_brain, write_cardiac, write_echo, write_whole_heart
 from .listing import Case
 from .locking import exclusive
 from .readers.acdc import LABELS as ACDC_LABELS
@@ -19,10 +19,15 @@ from .readers.echonet import echonet_problems, read_echonet
 from .readers.image_folder import image_folder_problems, read_image_folder
 from .readers.isles import MODALITIES as ISLES
 from .readers.isles import isles_problems, read_isles
+from .readers.labelled_folder import labelled_folder_problems, read_labelled_folder
+from .readers.mmwhs import LABELS as MMWHS_LABELS
+from .readers.mmwhs import mmwhs_problems, read_mmwhs
 from .readers.synthrad import MODALITIES as SYNTHRAD
 from .readers.synthrad import read_synthrad, synthrad_problems
-from .sections import Rule, by_archive, by_center, by_hash, by_request
+from .sections import Rule, by_archive, by_center, by_hash, by_request, stratified
 from .splits import SECTIONS
+
+SPLITS = ("hash", "stratified")
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,12 @@ def _still(read: Callable[[Path], list[Case]]) -> Callable[[Path, str], list[Cas
     return lambda root, frames: read(root)
 
 
+def _mmwhs(dataset: str, modality: str, write: Callable[[Path, PhantomOptions], Path] | None = None) -> Dataset:
+    """One modality of MM-WHS, or of the phantom in its layout."""
+    read, problems = partial(read_mmwhs, modality=modality), partial(mmwhs_problems, modality=modality)
+    return Dataset(_still(read), problems, by_hash(dataset), MMWHS_LABELS, write=write)
+
+
 DATASETS: dict[str, Dataset] = {
     "cardiac_phantom": Dataset(read_acdc, acdc_problems, by_hash("cardiac"), ACDC_LABELS, write=write_cardiac),
     "echo_phantom": Dataset(read_echonet, echonet_problems, by_hash("echo"), write=write_echo),
@@ -60,7 +71,11 @@ DATASETS: dict[str, Dataset] = {
     "brain_phantom_synthrad": Dataset(
         _still(read_synthrad), synthrad_problems, by_hash("brain"), (0, 1), SYNTHRAD, write_brain("synthrad")
     ),
+    "whole_heart_phantom_ct": _mmwhs("whole_heart_ct", "ct", write_whole_heart("ct")),
+    "whole_heart_phantom_mr": _mmwhs("whole_heart_mr", "mr", write_whole_heart("mr")),
     "acdc": Dataset(read_acdc, acdc_problems, by_hash("acdc"), ACDC_LABELS),
+    "mmwhs_ct": _mmwhs("mmwhs_ct", "ct"),
+    "mmwhs_mr": _mmwhs("mmwhs_mr", "mr"),
     "brats": Dataset(_still(read_brats), brats_problems, by_archive("brats", 60), BRATS_LABELS, BRATS),
     "echonet": Dataset(read_echonet, echonet_problems, by_hash("echonet")),
     "isles": Dataset(_still(read_isles), isles_problems, by_archive("isles", 3), (0, 1), ISLES),
@@ -73,6 +88,7 @@ DATASETS: dict[str, Dataset] = {
         SYNTHRAD,
     ),
     "image_folder": Dataset(read_image_folder, image_folder_problems, by_hash("image_folder")),
+    "labelled_folder": Dataset(_still(read_labelled_folder), labelled_folder_problems, by_hash("labelled_folder")),
 }
 
 
@@ -84,6 +100,7 @@ def find_cases(
     images: Mapping[str, str] | None = None,
     optional: Mapping[str, str] | None = None,
     held_out: Sequence[str] = (),
+    split: str = "hash",
     frames: str = "all",
     cases: int | None = None,
     size: int | None = None,
@@ -104,12 +121,16 @@ def find_cases(
         optional: the same for images that a case may lack.
         held_out: patients that form the validation and the test section, all others train (cross-validation); empty:
             the data set's own rule.
+        split: "hash" is the data set's own rule, by which adding patients moves nobody; "stratified" gives 7:2:1 for
+            training, validation and test within every group of patients, shared out anew for every list of patients.
+            Without effect where patients are held out by name.
         frames: "all" frames of a cine, or only the "labelled" ones.
         cases, size, slices, fov_mm, seed, cine, bias_field: of a phantom only (None: the generator's default); an
             archive is what it is.
 
     Returns:
-        Items with ``patient``, ``case`` (unique) and the paths of the images, sorted by case. The keys of the paths are
+        Items with ``patient``, ``case`` (unique) and the paths of the images, sorted by case; where known also with
+        ``group`` (diagnosis) and ``frame``. The keys of the paths are
         those of ``images``; of data sets with one image per case, ``image`` and ``label`` (if any).
 
     Raises:
@@ -122,13 +143,16 @@ def find_cases(
     if frames not in ("all", "labelled"):
         raise ValueError(f"Unknown frames {frames!r}; choose 'all' or 'labelled'.")
     _require_names(dataset, images or {}, optional or {})
+    if split not in SPLITS:
+        raise ValueError(f"Unknown split {split!r}; choose one of {', '.join(SPLITS)}.")
     root = dataset_root(dataset, dataset_dir, PhantomOptions(cases, size, slices, fov_mm, seed, cine, bias_field))
     found = entry.read(root, frames)
     _require_unique(found, root)
-    homes = by_request(found, held_out) if held_out else [[home] for home in entry.sections(found)]
+    rule = stratified(dataset) if split == "stratified" else entry.sections
+    homes = by_request(found, held_out) if held_out else [[home] for home in rule(found)]
     chosen = [case for case, home in zip(found, homes, strict=True) if section is None or section in home]
     if not chosen:
-        raise ValueError(_empty_section(section or "", dataset, root, found, homes))
+        raise ValueError(_empty_section(section or "", dataset, split, root, found, homes))
     chosen = sorted(chosen, key=lambda case: case["case"])
     if images is None:
         return [{key: value for key, value in case.items() if key != "section"} for case in chosen]
@@ -198,7 +222,9 @@ def _require_unique(found: list[Case], root: Path) -> None:
         raise ValueError(f"{root}: {len(twice)} case name(s) occur twice ({', '.join(twice[:5])}); remove one copy.")
 
 
-def _empty_section(section: str, dataset: str, root: Path, found: list[Case], homes: list[list[str]]) -> str:
+def _empty_section(
+    section: str, dataset: str, split: str, root: Path, found: list[Case], homes: list[list[str]]
+) -> str:
     patients = {
         section: sorted({case["patient"] for case, home in zip(found, homes, strict=True) if section in home})
         for section in SECTIONS
@@ -208,7 +234,12 @@ def _empty_section(section: str, dataset: str, root: Path, found: list[Case], ho
         + (f" ({', '.join(members[:5])}{', ...' if len(members) > 5 else ''})" if members else "")
         for name, members in patients.items()
     )
-    rule = "the data set's own parts" if "section" in found[0] else "a rule on the patient ids (about 70 / 10 / 20 %)"
+    if split == "stratified":
+        rule = "shares of every group (70 / 20 / 10 %)"
+    elif "section" in found[0]:
+        rule = "the data set's own parts"
+    else:
+        rule = "a rule on the patient ids (about 70 / 10 / 20 %)"
     return (
         f"The {section} section of {dataset} in {root} is empty. The split goes by {rule}; patients here: {counts}. "
         "Add patients, name those to test on (`held_out`), or take all with section None (on the command line '$None')."

@@ -47,3 +47,15 @@ def write_brain(layout: str) -> Callable[[Path, PhantomOptions], Path]:
         return write_brain_phantom(root, layout=layout, **chosen)
 
     return write
+
+
+def write_whole_heart(modality: str) -> Callable[[Path, PhantomOptions], Path]:
+    """Writer of hearts with their great vessels in axial slices, "ct" or "mr", in the layout of MM-WHS."""
+
+    def write(root: Path, options: PhantomOptions) -> Path:
+        from .phantoms.whole_heart import write_whole_heart_phantom
+
+        chosen = options.only("cases", "size", "slices", "fov_mm", "seed")
+        return write_whole_heart_phantom(root, modality=modality, **chosen)
+
+    return write

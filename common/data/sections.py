@@ -3,6 +3,7 @@
 Every rule goes by patient, and takes and returns lists in the order of the cases.
 """
 
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -11,6 +12,9 @@ from .listing import Case
 from .splits import SECTIONS, split_of
 
 Rule = Callable[[Sequence[Case]], list[str]]
+
+# Every ten patients in a row of `stratified`: 7 training, 2 validation, 1 test, evenly spread.
+_TURNS = tuple({2: "validation", 4: "test", 7: "validation"}.get(turn, "training") for turn in range(10))
 
 _SYNTHRAD_ID = re.compile(r"1[BP](?P<center>[A-C])\d{3}")
 
@@ -72,6 +76,38 @@ def by_center(dataset: str, most: int) -> Rule:
             held_out = _last([patient for patient in ordered if patient not in test], most)
             for patient in ordered:
                 homes[patient] = "test" if patient in test else "validation" if patient in held_out else "training"
+        return [homes[case["patient"]] for case in cases]
+
+    return rule
+
+
+def stratified(dataset: str) -> Rule:
+    """7:2:1 for training, validation and test within every ``group``: of 20 patients 14, 4 and 2.
+
+    The patients of a group come in the order of a hash, one group after the other, and every ten in a row are shared
+    out alike; so groups and the whole set are as close to 7:2:1 as whole patients allow. A data set that knows no
+    groups is one group. Unlike `by_hash`, another list of patients may give a patient another section.
+
+    Args:
+        dataset: name that the hash goes by.
+    """
+
+    def place(patient: str) -> str:
+        return hashlib.md5(f"{dataset}/{patient}".encode(), usedforsecurity=False).hexdigest()
+
+    def rule(cases: Sequence[Case]) -> list[str]:
+        """Raises ValueError where the archive itself has a test part, or one patient is in two groups."""
+        if any("section" in case for case in cases):
+            raise ValueError(
+                f"{dataset} itself says who trains and who tests; leave `split` at 'hash', which keeps its parts."
+            )
+        groups: dict[str, str] = {}
+        for case in cases:
+            group = case.get("group", "")
+            if groups.setdefault(case["patient"], group) != group:
+                raise ValueError(f"{case['patient']} is in the groups {groups[case['patient']]!r} and {group!r}.")
+        ordered = sorted(groups, key=lambda patient: (groups[patient], place(patient), patient))
+        homes = {patient: _TURNS[turn % len(_TURNS)] for turn, patient in enumerate(ordered)}
         return [homes[case["patient"]] for case in cases]
 
     return rule

@@ -24,6 +24,7 @@ from ..allocator import returning_freed_memory
 from .cache_folder import cached_folder
 from .fingerprint import file_state, fingerprint
 from .slice_file import SliceWriter, as_array
+from .splits import SECTIONS, leaky_section_of
 
 CACHE_VERSION = 2  # raise when the meaning of cached values changes
 FOREGROUND_LEVEL = 1.0  # grey levels above the slice's minimum from which a pixel counts as foreground
@@ -45,6 +46,8 @@ class SliceDataset(Dataset):
         inputs: further paths that the transform needs, where an item has them (a mask, for instance).
         storage: "float16" (11 bits: steps of 1/8 at level 255, of 1/2048 at 1), or "uint8" (rounded).
         min_foreground: share in 0..1, of the first of ``keys``; None keeps every slice.
+        leaky_section: "training", "validation" or "test" keeps the slices of that part of a split by slice (7:2:1),
+            which has neighbors of nearly every test slice in training; only to show what such a split does. None: all.
         num_workers: threads that decode; memory grows with it, not with the number of images.
         progress: show a bar while decoding, if there is a terminal.
 
@@ -64,6 +67,7 @@ class SliceDataset(Dataset):
         inputs: Sequence[str] = (),
         storage: str = "float16",
         min_foreground: float | None = 0.0,
+        leaky_section: str | None = None,
         num_workers: int = 2,
         progress: bool = True,
     ) -> None:
@@ -71,12 +75,14 @@ class SliceDataset(Dataset):
             raise ValueError(f"SliceDataset: storage={storage!r} must be 'float16' or 'uint8'.")
         if min_foreground is not None and not 0 <= min_foreground < 1:
             raise ValueError(f"SliceDataset: min_foreground={min_foreground} must lie in [0, 1).")
+        if leaky_section is not None and leaky_section not in SECTIONS:
+            raise ValueError(f"SliceDataset: leaky_section={leaky_section!r} must be one of {', '.join(SECTIONS)}.")
         if not data:
             raise ValueError("SliceDataset: the list of images is empty.")
         _require_deterministic(transform)
         self.data, self.transform, self.keys, self.inputs = list(data), transform, tuple(keys), tuple(inputs)
         self.storage, self.min_foreground, self.num_workers = storage, min_foreground, num_workers
-        self.progress = progress
+        self.leaky_section, self.progress = leaky_section, progress
         self.folder: Path | None = None
         if cache_dir is None:
             buffer = io.BytesIO()
@@ -129,7 +135,8 @@ class SliceDataset(Dataset):
     def cache_key(self) -> str:
         """Changes whenever the files or the settings do."""
         files = [{name: file_state(path) for name, path in self._paths(item).items()} for item in self.data]
-        return fingerprint(CACHE_VERSION, files, self.keys, self.transform, self.storage, self.min_foreground)
+        leak = [] if self.leaky_section is None else [self.leaky_section, [self._name(item) for item in self.data]]
+        return fingerprint(CACHE_VERSION, files, self.keys, self.transform, self.storage, self.min_foreground, *leak)
 
     @property
     def patients(self) -> list[str]:
@@ -180,6 +187,7 @@ class SliceDataset(Dataset):
             "slices": len(origin),
             "storage": self.storage,
             "min_foreground": self.min_foreground,
+            "leaky_section": self.leaky_section,
         }
         (folder / "about.json").write_text(json.dumps(about, indent=2) + "\n")
 
@@ -192,22 +200,30 @@ class SliceDataset(Dataset):
         origin: list[NDArray[np.int32]] = []
         affines: list[NDArray[np.float64]] = []
         levels: list[list[float]] = []
-        dropped = 0
+        dropped = usable = 0
         for number, (stack, depth, affine, level) in enumerate(self._decoded()):
             keep = np.ones(len(stack), dtype=bool)
             if self.min_foreground is not None:
                 keep = _foreground_share(stack[:, 0]) > self.min_foreground
+            dropped += int((~keep).sum())
+            usable += int(keep.sum())
+            if self.leaky_section is not None:
+                keep &= self._in_leaky_section(number, len(stack), depth)
             writer.append(stack[keep], source=str(self.data[number][self.keys[0]]))
             frame, position = np.divmod(np.flatnonzero(keep), depth)
             origin.append(np.stack([np.full_like(frame, number), frame, position], axis=1).astype(np.int32))
             affines.append(affine)
             levels.append(level)
-            dropped += int((~keep).sum())
         rule = (
             f"no more than {self.min_foreground or 0:.3g} of the pixels exceed the slice's minimum by "
             f"{FOREGROUND_LEVEL:g}"
         )
         if writer.count == 0:
+            if usable:
+                raise ValueError(
+                    f"None of the {usable} slices of {len(self.data)} image(s), first {self.data[0][self.keys[0]]}, "
+                    f"falls into the {self.leaky_section} part of the split by slice; take more images."
+                )
             raise ValueError(
                 f"None of the {dropped} slices of {len(self.data)} image(s), first {self.data[0][self.keys[0]]}, is "
                 f"usable: in each {rule}. Lower min_foreground, or check the images and the intensity window."
@@ -216,6 +232,16 @@ class SliceDataset(Dataset):
         why = f"; dropped {dropped} where {rule}" if self.min_foreground is not None else ""
         logger.info("%d slices of %d images%s.", writer.count, len(self.data), why)
         return np.concatenate(origin), np.stack(affines), np.array(levels)
+
+    def _name(self, item: Mapping[str, Any]) -> str:
+        """What a split by slice knows an image by."""
+        return str(item.get("case", Path(item[self.keys[0]]).name))
+
+    def _in_leaky_section(self, number: int, count: int, depth: int) -> NDArray[np.bool_]:
+        """(count,) which slices of item ``number`` are in the section of the split by slice."""
+        name = self._name(self.data[number])
+        places = (divmod(place, depth) for place in range(count))
+        return np.array([leaky_section_of(name, frame, z) == self.leaky_section for frame, z in places])
 
     def _decoded(self) -> Iterator[tuple[NDArray[np.float32], int, NDArray[np.float64], list[float]]]:
         """Stacks of the items in order; a few are decoded ahead by threads."""

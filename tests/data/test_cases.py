@@ -329,3 +329,45 @@ def sections_of(dataset: str, root: Path, section: str, options: dict) -> list[d
     patients = {case["patient"] for case in find_cases(dataset, root, **options)}
     homes = {split_of("brain", patient) for patient in patients}
     return find_cases(dataset, root, section, **options) if section in homes else []
+
+
+def test_items_of_acdc_tell_group_and_phase_where_the_patient_s_file_does(acdc: MakeACDC) -> None:
+    root = acdc(2, cine=True)
+    (root / "patient002" / "Info.cfg").unlink()
+    labelled = find_cases("acdc", root, frames="labelled")
+    assert [(case.get("group"), case["frame"]) for case in labelled] == [
+        ("NOR", "ED"), ("NOR", "ES"), (None, "1"), (None, "5"),
+    ]  # fmt: skip
+    cine = find_cases("acdc", root)
+    assert [(case.get("group"), "frame" in case) for case in cine] == [("NOR", False), (None, False)]
+
+
+def test_a_label_map_of_acdc_without_image_is_an_error_and_an_image_without_label_is_left_out(
+    acdc: MakeACDC, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = acdc(2)
+    (root / "patient001" / "patient001_frame05_gt.nii.gz").unlink()
+    found = find_cases("acdc", root, frames="labelled")
+    assert [case["case"] for case in found] == ["patient001_frame01", "patient002_frame01", "patient002_frame05"]
+    assert "1 frame(s) without a label map are left out: patient001_frame05" in caplog.text
+    (root / "patient002" / "patient002_frame01.nii.gz").unlink()
+    with pytest.raises(
+        ValueError, match=r"patient002_frame01_gt\.nii\.gz has no image; add patient002_frame01\.nii\.gz"
+    ):
+        find_cases("acdc", root, frames="labelled")
+    assert len(find_cases("acdc", root)) == 3  # what needs no labels is not disturbed
+
+
+def test_the_stratified_split_is_a_choice_and_gives_way_to_names(acdc: MakeACDC) -> None:
+    root = acdc(20)
+    sections = {section: find_cases("acdc", root, section, split="stratified") for section in SECTIONS}
+    require_disjoint(sections)
+    assert [len(cases) for cases in sections.values()] == [28, 8, 4]
+    named = find_cases("acdc", root, "test", split="stratified", held_out=["patient003"])
+    assert {case["patient"] for case in named} == {"patient003"}
+    with pytest.raises(ValueError, match="Unknown split 'random'; choose one of hash, stratified"):
+        find_cases("acdc", root, split="random")
+    one = root / "one"
+    shutil.copytree(root / "patient001", one / "patient001")
+    with pytest.raises(ValueError, match=r"test section .* goes by shares of every group"):
+        find_cases("acdc", one, "test", split="stratified")

@@ -48,6 +48,17 @@ def test_evaluation_slices_are_evenly_spread_and_numbered(data: list[dict], numb
     assert dataset[number - 1]["image"][0, 0, 0] == slices[-1]
 
 
+@pytest.mark.parametrize(("number", "slices"), [(5, [1, 3, 5, 7, 9]), (20, [i // 2 for i in range(20)])])
+def test_a_sample_is_described_by_the_slice_it_is_compared_with(
+    data: list[dict], number: int, slices: list[int]
+) -> None:
+    """Each slice is one frame of the file."""
+    dataset = build(EvaluationSlices, data, number=number)
+    expected = [f"volume.nii.gz, slice 0, frame {place}" for place in slices]
+    assert [dataset.describe(index) for index in range(number)] == expected
+    assert [dataset.describe(index) for index in dataset.__getitems__([3, 1])["index"]] == [expected[3], expected[1]]
+
+
 def test_statistics_are_those_of_the_central_pixels(data: list[dict]) -> None:
     dataset = build(SliceDataset, data)
     images = dataset.__getitems__(list(range(10)))["image"][:, 0]

@@ -7,7 +7,7 @@ import pytest
 
 from common.data.cases import DATASETS
 from common.data.listing import Case
-from common.data.sections import Rule, by_archive, by_center, by_hash, by_request
+from common.data.sections import Rule, by_archive, by_center, by_hash, by_request, stratified
 from common.data.splits import SECTIONS, require_disjoint, split_of
 
 
@@ -140,3 +140,57 @@ def test_names_to_hold_out_must_be_patients_and_leave_some() -> None:
         by_request(found, ["x", "p1", "p8"])
     with pytest.raises(ValueError, match="held_out names all 8 patients; leave some to train with"):
         by_request(found, [case["patient"] for case in found])
+
+
+GROUPS = ("NOR", "DCM", "HCM", "MINF", "RV")
+
+
+def hearts(per_group: int) -> list[Case]:
+    """Two frames of every patient, the groups in turn."""
+    return [
+        {"patient": f"patient{number:03d}", "case": f"patient{number:03d}_frame{frame}", "group": GROUPS[number % 5]}
+        for number in range(5 * per_group)
+        for frame in ("01", "09")
+    ]
+
+
+def test_of_twenty_patients_of_a_group_14_train_4_validate_and_2_test() -> None:
+    found = hearts(20)
+    sections = stratified("acdc")(found)
+    for group in GROUPS:
+        own = [home for case, home in zip(found, sections, strict=True) if case["group"] == group]
+        assert counts(own) == (28, 8, 4)  # two frames each
+    parts = {part: [c for c, home in zip(found, sections, strict=True) if home == part] for part in SECTIONS}
+    require_disjoint(parts)
+
+
+@pytest.mark.parametrize("patients", [10, 20, 60, 100])
+def test_without_groups_the_shares_are_those_of_the_whole(patients: int) -> None:
+    shares = counts(stratified("mmwhs_ct")(cases([f"ct_train_{1001 + number}" for number in range(patients)])))
+    assert shares == (patients * 7 // 10, patients * 2 // 10, patients // 10)
+
+
+def test_small_groups_are_shared_out_to_within_one_patient() -> None:
+    found = hearts(8)[::2]  # one frame each
+    sections = stratified("cardiac_phantom")(found)
+    assert counts(sections) == (28, 8, 4)
+    for group in GROUPS:
+        own = counts([home for case, home in zip(found, sections, strict=True) if case["group"] == group])
+        assert all(abs(have - 8 * share) <= 1 for have, share in zip(own, (0.7, 0.2, 0.1), strict=True)), own
+
+
+def test_the_stratified_split_is_shuffled_and_does_not_hang_on_the_order_of_the_cases() -> None:
+    found = hearts(20)
+    sections = stratified("acdc")(found)
+    assert stratified("acdc")(found[::-1]) == sections[::-1]
+    assert stratified("other")(found) != sections
+    test = [case["patient"] for case, home in zip(found, sections, strict=True) if home == "test"]
+    assert len({int(patient[-3:]) // 25 for patient in test}) > 2  # from all over the list of names
+
+
+def test_what_cannot_be_stratified_is_said() -> None:
+    with pytest.raises(ValueError, match="brats itself says who trains and who tests; leave `split` at 'hash'"):
+        stratified("brats")(cases(["a", "b"], "test"))
+    twice = [{"patient": "a", "case": "1", "group": "NOR"}, {"patient": "a", "case": "2", "group": "RV"}]
+    with pytest.raises(ValueError, match="a is in the groups 'NOR' and 'RV'"):
+        stratified("acdc")(twice)

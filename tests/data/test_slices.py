@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from common.data.cases import find_cases
 from common.data.slices import SliceDataset, ready_batch
+from common.data.splits import SECTIONS, leaky_section_of
 from common.transforms.intensity import FixedWindowd, ModalityWindowd, PercentileWindowd
 from common.transforms.loading import LoadVolumed
 from common.transforms.slicing import CropOrErrord
@@ -449,3 +450,39 @@ def test_further_files_reach_the_transform_and_decide_about_the_cache(tmp_path: 
     mask.write_bytes(b"other")
     build()
     assert len(seen) == 6
+
+
+def test_a_split_by_slice_shares_out_every_slice_once_and_every_image_among_all(tmp_path: Path) -> None:
+    """The parts are disjoint and complete as slices, and show the same patients: that is the leak."""
+    items = [
+        {**item, "patient": name, "case": name} for item, name in zip(numbered(tmp_path, 1, 30), "abc", strict=True)
+    ]
+    parts = [
+        SliceDataset(items, plain(), tmp_path / "cache", leaky_section=section, progress=False) for section in SECTIONS
+    ]
+    places = [tuple(place) for part in parts for place in part.origin.tolist()]
+    assert sorted(places) == [(item, 0, position) for item in range(3) for position in range(30)]
+    assert len(parts[0]) > len(parts[1]) > len(parts[2])
+    assert all(set(part.patients) == set("abc") for part in parts)
+    for part in parts:
+        for index, (item, _, position) in enumerate(part.origin.tolist()):
+            assert part[index]["image"][0, 0, 0] == 100 * item + position  # the image goes with its place
+
+
+def test_the_part_of_a_split_by_slice_has_a_cache_of_its_own(tmp_path: Path) -> None:
+    items = numbered(tmp_path, 1, 30)
+    keys = {
+        SliceDataset(items, plain(), leaky_section=section, progress=False).cache_key() for section in (None, *SECTIONS)
+    }
+    assert len(keys) == 4
+    renamed = [{**item, "case": f"x{number}"} for number, item in enumerate(items)]
+    assert SliceDataset(renamed, plain(), leaky_section="training", progress=False).cache_key() not in keys
+
+
+def test_an_unknown_or_empty_part_of_a_split_by_slice_is_refused(tmp_path: Path) -> None:
+    items = numbered(tmp_path, 1, 1)[:1]
+    with pytest.raises(ValueError, match="leaky_section='train' must be one of training, validation, test"):
+        SliceDataset(items, plain(), leaky_section="train", progress=False)
+    empty = next(section for section in SECTIONS if section != leaky_section_of("0.nii.gz", 0, 0))
+    with pytest.raises(ValueError, match=f"None of the 1 slices .*falls into the {empty} part"):
+        SliceDataset(items, plain(), leaky_section=empty, progress=False)

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from common.data.splits import SECTIONS, check_earlier_stages, require_disjoint, require_unseen, split_of, write_split
+from common.data.splits import (
+    SECTIONS,
+    check_earlier_stages,
+    leaky_section_of,
+    require_disjoint,
+    require_patient_split,
+    require_unseen,
+    split_of,
+    write_split,
+)
 
 
 def patients(count: int) -> list[str]:
@@ -112,3 +121,39 @@ def test_patients_of_another_data_set_may_bear_the_same_names(tmp_path: Path, ca
     weights = left_by_a_stage(tmp_path / "phantom", "abc", "brain_phantom_synthrad")
     check_earlier_stages([weights], {"training": cases("a"), "validation": cases("b")}, "synthrad")
     assert f"{weights} was trained on brain_phantom_synthrad, this run is on synthrad" in caplog.text
+
+
+def test_a_split_by_slice_is_let_through_only_where_it_is_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    shared = {"training": cases("ab"), "test": cases("b")}
+    with pytest.raises(ValueError, match=r"1 patient\(s\) are in more than one section of the split \(b\)"):
+        require_patient_split(shared)
+    require_patient_split({"training": cases("a"), "test": cases("b")})
+    assert not caplog.text
+    require_patient_split(shared, "slice")
+    assert "scores measure memory" in caplog.text
+    with pytest.raises(ValueError, match="Unknown split_level 'frame'; choose one of patient, slice"):
+        require_patient_split(shared, "frame")
+
+
+def test_the_file_of_a_split_by_slice_is_tagged(tmp_path: Path) -> None:
+    shared = {"training": cases("ab"), "test": cases("ab")}
+    write_split(tmp_path / "leaky.json", shared, "acdc", "slice")
+    assert json.loads((tmp_path / "leaky.json").read_text())["leaky_split"] is True
+    write_split(tmp_path / "split.json", {"training": cases("a"), "test": cases("b")}, "acdc")
+    assert "leaky_split" not in json.loads((tmp_path / "split.json").read_text())
+
+
+def test_stages_of_a_split_by_slice_pass_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    weights = left_by_a_stage(tmp_path / "first", "ab")
+    leaky = {"training": cases("ab"), "test": cases("ab")}
+    check_earlier_stages([weights], leaky, "synthrad", "slice")
+    require_unseen(tmp_path / "first" / "split.json", cases("a"), "slice")
+    assert caplog.text.count("split_level is 'slice'") == 2
+    with pytest.raises(ValueError, match="trained on"):
+        check_earlier_stages([weights], leaky, "synthrad")
+
+
+def test_shares_of_a_split_by_slice_are_70_20_10_percent() -> None:
+    homes = [leaky_section_of(f"patient{number // 20:03d}_frame01", 0, number % 20) for number in range(5000)]
+    for section, share in zip(SECTIONS, (0.7, 0.2, 0.1), strict=True):
+        assert homes.count(section) / 5000 == pytest.approx(share, abs=0.02)

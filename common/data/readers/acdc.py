@@ -11,7 +11,8 @@ from pathlib import Path
 from ..listing import Case, nothing_found, require_folder
 
 EXPECTED = "patientXXX/patientXXX_frameYY.nii.gz (with _gt.nii.gz labels and, if kept, patientXXX_4d.nii.gz)"
-LABELS = (0, 1, 2, 3)  # background, right ventricle cavity, myocardium, left ventricle cavity
+STRUCTURES = {"right ventricle": 1, "myocardium": 2, "left ventricle": 3}  # cavities, and the wall of the left one
+LABELS = (0, *STRUCTURES.values())
 
 _PATIENT = re.compile(r"patient\d{3,}")
 _FILE = re.compile(r"(?P<patient>patient\d{3,})_(?P<part>4d|frame\d+|frame\d+_gt)\.nii(\.gz)?")
@@ -26,14 +27,30 @@ def read_acdc(root: Path, frames: str) -> list[Case]:
     Args:
         root: folder of the patient folders, or of the unpacked archive.
         frames: "all" takes the 4-D cine of a patient where present, else every single frame;
-            "labelled" takes the frames that have a label map (end-diastole, end-systole), with key ``label``.
+            "labelled" takes the frames that have a label map (end-diastole, end-systole), with key ``label``; others
+            are left out, and named in a warning.
+
+    Returns:
+        Items that also say the diagnostic ``group`` (NOR, DCM, ...) where ``Info.cfg`` does, and of single frames the
+        ``frame``: "ED" or "ES" where ``Info.cfg`` says which these are, else its number.
+
+    Raises:
+        FileNotFoundError: no folder, or no image in it.
+        ValueError: of labelled frames, a label map without image.
     """
     require_folder(root, EXPECTED)
     cases: list[Case] = []
     without: list[str] = []
+    unlabelled: list[str] = []
     for folder in patient_folders(root):
-        found = _cine(folder) if frames == "all" else []
-        found = found or _single_frames(folder, labelled=frames == "labelled")
+        info = _known(folder)
+        if frames == "labelled":
+            single = _single_frames(folder, info)
+            _require_images(folder)
+            found = [case for case in single if "label" in case]
+            unlabelled += [case["case"] for case in single if found and "label" not in case]
+        else:
+            found = _cine(folder, info) or _single_frames(folder, info)
         cases += found
         if not found:
             without.append(folder.name)
@@ -41,6 +58,8 @@ def read_acdc(root: Path, frames: str) -> list[Case]:
         raise nothing_found(root, EXPECTED + (", labelled frames" if frames == "labelled" else ""))
     if without:
         logger.warning("%d patient(s) without a usable image in %s: %s", len(without), root, ", ".join(without))
+    if unlabelled:
+        logger.warning("%d frame(s) without a label map are left out: %s", len(unlabelled), ", ".join(unlabelled))
     return cases
 
 
@@ -92,24 +111,45 @@ def _info_problems(folder: Path, parts: set[str]) -> list[str]:
     return problems
 
 
-def _cine(folder: Path) -> list[Case]:
+def _known(folder: Path) -> dict[str, str]:
+    """`read_info`, or nothing of a patient without ``Info.cfg``."""
+    return read_info(folder) if (folder / "Info.cfg").is_file() else {}
+
+
+def _case(path: Path, folder: Path, info: dict[str, str]) -> Case:
+    case = Case(image=str(path), patient=folder.name, case=path.name.split(".")[0])
+    return case | {"group": info["Group"]} if info.get("Group") else case
+
+
+def _cine(folder: Path, info: dict[str, str]) -> list[Case]:
     path = _nifti(folder, f"{folder.name}_4d")
-    return [] if path is None else [Case(image=str(path), patient=folder.name, case=path.name.split(".")[0])]
+    return [] if path is None else [_case(path, folder, info)]
 
 
-def _single_frames(folder: Path, *, labelled: bool) -> list[Case]:
+def _single_frames(folder: Path, info: dict[str, str]) -> list[Case]:
+    """All frames of a patient, with their label maps where there are."""
+    phases = {int(info[phase]): phase for phase in ("ES", "ED") if info.get(phase, "").isdigit()}
     cases = []
     for path in sorted(folder.iterdir()):
         match = _FILE.fullmatch(path.name)
         if match is None or not re.fullmatch(r"frame\d+", match["part"]):
             continue
-        name = path.name.split(".")[0]
-        case, label = Case(image=str(path), patient=folder.name, case=name), _nifti(folder, name + "_gt")
-        if label is not None:
-            case["label"] = str(label)
-        if label is not None or not labelled:
-            cases.append(case)
+        case, number = _case(path, folder, info), int(match["part"].removeprefix("frame"))
+        case["frame"] = phases.get(number, str(number))
+        label = _nifti(folder, case["case"] + "_gt")
+        cases.append(case if label is None else case | {"label": str(label)})
     return cases
+
+
+def _require_images(folder: Path) -> None:
+    """Raise where a frame has a label map only."""
+    for path in sorted(folder.iterdir()):
+        match = _FILE.fullmatch(path.name)
+        if match is None or not match["part"].endswith("_gt"):
+            continue
+        name = f"{match['patient']}_{match['part'].removesuffix('_gt')}"
+        if _nifti(folder, name) is None:
+            raise ValueError(f"{path} has no image; add {name}.nii.gz beside it, or take the label map out.")
 
 
 def _nifti(folder: Path, name: str) -> Path | None:
