@@ -17,16 +17,20 @@ from .slicewise import case_number
 class LabelVolumeInferer(Inferer):
     """Paints the slices of label volumes; those without (enough) labels stay 0.
 
-    The noise of a slice depends on the inferer's seed, the name of the case, the number of the sample and that of the
-    slice alone.
+    The noise of a slice depends on the inferer's seed, the name of the case, the number of the sample and, unless it is
+    shared, that of the slice alone.
 
     Args:
         inferer: paints slices.
         batch_size: slices that are painted at once.
         min_label_pixels: labelled pixels from which on a slice is painted.
+        share_noise: use the same noise for all slices of a volume, so that what the labels leave open does not change
+            from slice to slice.
     """
 
-    def __init__(self, inferer: LabelSynthesisInferer, batch_size: int = 16, min_label_pixels: int = 1) -> None:
+    def __init__(
+        self, inferer: LabelSynthesisInferer, batch_size: int = 16, min_label_pixels: int = 1, share_noise: bool = True
+    ) -> None:
         if batch_size < 1 or min_label_pixels < 0:
             raise ValueError(
                 f"LabelVolumeInferer: batch_size={batch_size} must be at least 1 and "
@@ -35,6 +39,7 @@ class LabelVolumeInferer(Inferer):
         self.inferer = inferer
         self.batch_size = batch_size
         self.min_label_pixels = min_label_pixels
+        self.share_noise = share_noise
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         """Images (B, 1, X, Y, Z) in [0, 1], with the geometry of the labels.
@@ -77,7 +82,8 @@ class LabelVolumeInferer(Inferer):
         result = torch.zeros_like(slices, dtype=torch.float32)
         for start in range(0, len(chosen), self.batch_size):
             rows = chosen[start : start + self.batch_size]
-            seeds = [derive_seed(Stream.SAMPLE, self.inferer.seed, case_number(case), number, row) for row in rows]
+            keys = [() if self.share_noise else (row,) for row in rows]
+            seeds = [derive_seed(Stream.SAMPLE, self.inferer.seed, case_number(case), number, *key) for key in keys]
             batch = None if real is None else real[rows]
             result[rows] = self.inferer.paint(slices[rows], network, seeds, batch)
         return result.permute(1, 2, 3, 0)

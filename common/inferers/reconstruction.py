@@ -28,7 +28,7 @@ class ReconstructionInferer(Inferer):
 
 
 class AutoencoderInferer(Inferer):
-    """Images (B, 1, X, Y) in [0, 1] through an autoencoder and back, clipped to [0, 1]; for ``QuantizedAutoencoder``."""
+    """Images (B, 1, X, Y) in [0, 1] through a ``QuantizedAutoencoder`` and back, clipped to [0, 1]."""
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:

@@ -55,15 +55,17 @@ def test_the_result_does_not_depend_on_the_batches() -> None:
     torch.testing.assert_close(inferer(batch_size=3)(volume(), NETWORK), whole, atol=1e-4, rtol=0)
 
 
-def test_slices_cases_samples_and_seeds_have_noise_of_their_own() -> None:
+@pytest.mark.parametrize("share_noise", [True, False])
+def test_cases_samples_and_seeds_have_noise_of_their_own_and_slices_unless_they_share_it(share_noise: bool) -> None:
     same = volume()[..., [1, 1, 2]]
 
     def result(seed: int = 0, case: str = "a", index: int = 0) -> Tensor:
-        return inferer(seed=seed)(same, NETWORK, case=[case], index=torch.tensor([index]))
+        paint = inferer(seed=seed, share_noise=share_noise)
+        return paint(same, NETWORK, case=[case], index=torch.tensor([index]))
 
     first = result()
     assert torch.equal(result(), first)
-    assert not torch.allclose(first[..., 0], first[..., 1], atol=1e-3)
+    assert torch.allclose(first[..., 0], first[..., 1], atol=1e-3) == share_noise
     for other in (result(seed=1), result(case="b"), result(index=1)):
         assert not torch.allclose(other, first, atol=1e-3)
 
