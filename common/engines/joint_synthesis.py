@@ -1,15 +1,15 @@
-"""Training step of autoencoder, discriminator and denoiser together, the single loss of FQCDM (section 3, eq. 16)."""
+"""Training step of autoencoder, discriminator and denoiser together, the single loss of FQCDM's experiments."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from monai.engines import AdversarialTrainer, PrepareBatch
 from torch import Tensor, nn
 
+from ..losses.adaptive_weight import AdaptiveWeight
 from .adversarial import Losses
 from .guided_batch import GuidedDraws
-from .quantization import QuantizationIteration, QuantizationPrepareBatch
+from .quantization import Distance, EdgeInput, QuantizationIteration, QuantizationPrepareBatch
 
 
 class JointPrepareBatch(PrepareBatch):
@@ -38,11 +38,31 @@ class JointPrepareBatch(PrepareBatch):
 
 
 class JointIteration(QuantizationIteration):
-    """The step of :class:`QuantizationIteration` with the denoiser's mean squared error added to the loss.
+    """The step of :class:`QuantizationIteration` with the denoiser's loss added.
 
     The trainer's ``g_network`` is a ``JointSynthesizer``, which also decides whether the denoiser's loss reaches the
-    encoder. Arguments as for :class:`QuantizationIteration`.
+    encoder.
+
+    Args:
+        noise_loss: of predicted noise and ``{"noise", "t"}``.
+        weight, disc_start, disc_warmup, edge_input, edges, perceptual, perceptual_weight, amp: see
+            :class:`QuantizationIteration`.
     """
+
+    def __init__(
+        self,
+        noise_loss: Callable[[Tensor, Mapping[str, Tensor]], Tensor],
+        weight: AdaptiveWeight,
+        disc_start: int | None,
+        disc_warmup: int = 0,
+        edge_input: EdgeInput = "real",
+        edges: Callable[[Tensor], Tensor] | None = None,
+        perceptual: Distance | None = None,
+        perceptual_weight: float = 1.0,
+        amp: bool = False,
+    ) -> None:
+        super().__init__(weight, disc_start, disc_warmup, edge_input, edges, perceptual, perceptual_weight, amp)
+        self.noise_loss = noise_loss
 
     def generate(self, network: nn.Module, batch: Mapping[str, Tensor], *, train: bool) -> Mapping[str, Tensor]:
         """``image``, ``codebook_loss`` and ``noise_prediction``."""
@@ -54,5 +74,5 @@ class JointIteration(QuantizationIteration):
     ) -> tuple[Tensor, Losses]:
         """Reconstruction + codebook + lambda adversarial + noise."""
         total, parts = super().generator_loss(engine, judge, images)
-        parts["noise_loss"] = torch.nn.functional.mse_loss(images["noise_prediction"], images["noise"])
+        parts["noise_loss"] = self.noise_loss(images["noise_prediction"], images)
         return total + parts["noise_loss"], parts

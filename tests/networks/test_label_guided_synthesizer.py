@@ -271,3 +271,26 @@ def test_a_guide_is_the_same_for_classes_in_any_number_type() -> None:
     expected = F.one_hot(label[:, 0, 2::4, 2::4].long(), 3).movedim(-1, 1).float()
     for dtype in (torch.float32, torch.int64, torch.uint8):
         assert torch.equal(network.guide(label.to(dtype)), expected)
+
+
+def test_a_residual_prediction_is_the_best_guess_without_a_network_plus_a_share_of_its_output() -> None:
+    """For latents of unit variance the best linear estimate of the noise is ``sqrt(1 - A) x_t``; an error of v gives one
+    of x0 that is no larger, whatever the step."""
+    network = synthesizer(prediction="eps_residual")
+    x_t, t, guide = torch.randn(3, 3, 4, 6), torch.tensor([0, 40, 99]), network.guide(labels(3))
+    a = network.schedule.alpha_bar[t].float().reshape(-1, 1, 1, 1)
+    network.backbone = Estimate(lambda x, t, seg: torch.zeros_like(x))
+    torch.testing.assert_close(network(x_t, t, guide), (1 - a).sqrt() * x_t)
+    network.backbone = Estimate(lambda x, t, seg: torch.full_like(x, 0.3))
+    noise = network(x_t, t, guide)
+    x0 = (x_t - (1 - a).sqrt() * noise) / a.sqrt()
+    torch.testing.assert_close(x0, a.sqrt() * x_t - (1 - a).sqrt() * 0.3, atol=1e-3, rtol=1e-3)
+
+
+def test_the_kind_of_prediction_is_recorded() -> None:
+    network = synthesizer(prediction="eps_residual")
+    assert LabelGuidedSynthesizer.from_state_dict(network.state_dict()).prediction == "eps_residual"
+    with pytest.raises(ValueError, match="prediction: checkpoint eps_residual, this network eps"):
+        synthesizer().load_state_dict(network.state_dict())
+    with pytest.raises(ValueError, match="prediction='v'"):
+        synthesizer(prediction="v")

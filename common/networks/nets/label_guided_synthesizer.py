@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...diffusion.gaussian import linear_schedule
+from ...diffusion.tables import rows
 from ..blocks.compatibility import has_settings, refuse, settings_differences, weight_differences
 from ..blocks.plain_modulation import plain_modulation
 from ..blocks.recorded_settings import RecordedSettings, decode_setting, encode_setting
@@ -16,6 +17,7 @@ from .pixel_space import PixelSpace
 from .quantized_autoencoder import QuantizedAutoencoder
 
 LabelResize = Literal["nearest", "area"]
+Prediction = Literal["eps", "eps_residual"]
 
 _SPACES = {"quantized": QuantizedAutoencoder, "pixel": PixelSpace}
 _RECORDED = (
@@ -39,6 +41,7 @@ _RECORDED = (
     "beta_start",
     "beta_end",
     "label_resize",
+    "prediction",
 )
 _PARTS = ("backbone", "autoencoder")
 _STATISTICS = ("latent_mean", "latent_std")
@@ -68,6 +71,9 @@ class LabelGuidedSynthesizer(nn.Module):
             ``SPADEDiffusionModelUNet``, one entry per level, at the latent's size first.
         num_train_steps, beta_start, beta_end: see ``linear_schedule``.
         label_resize: ``"nearest"``: the guide is one-hot; ``"area"``: shares of the classes in each latent pixel.
+        prediction: ``"eps"``: the denoiser's output is the noise; ``"eps_residual"``: it is the v of
+            ``noise = sqrt(1 - A_t) x_t + sqrt(A_t) v``, what is left of the noise after the best guess for latents of
+            unit variance. An error of v then stays one all along the chain, while one of the noise grows.
         statistics: mean and std (C,) of the training set's latents; None: loaded later.
 
     Raises:
@@ -97,11 +103,14 @@ class LabelGuidedSynthesizer(nn.Module):
         beta_start: float = 1e-3,
         beta_end: float = 0.2,
         label_resize: LabelResize = "nearest",
+        prediction: Prediction = "eps",
         statistics: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         super().__init__()
         if label_resize not in get_args(LabelResize):
             raise ValueError(f"LabelGuidedSynthesizer: label_resize={label_resize!r} must be 'nearest' or 'area'.")
+        if prediction not in get_args(Prediction):
+            raise ValueError(f"LabelGuidedSynthesizer: prediction={prediction!r} must be 'eps' or 'eps_residual'.")
         if spacing_mm is not None and not spacing_mm > 0:
             raise ValueError(f"LabelGuidedSynthesizer: spacing_mm={spacing_mm} must be positive, or None.")
         self.label_values = {int(value): int(index) for value, index in label_values.items()}
@@ -112,6 +121,7 @@ class LabelGuidedSynthesizer(nn.Module):
         self.window = (float(window[0]), float(window[1]))
         self.axcodes, self.crop_about = axcodes, crop_about
         self.label_resize: LabelResize = label_resize
+        self.prediction: Prediction = prediction
         self.latent_channels, factor = autoencoder.latent_channels, autoencoder.factor
         self.latent_size = (self.image_size[0] // factor, self.image_size[1] // factor)
         self.schedule = linear_schedule(num_train_steps, beta_start, beta_end)
@@ -157,6 +167,7 @@ class LabelGuidedSynthesizer(nn.Module):
                 "beta_start": float(beta_start),
                 "beta_end": float(beta_end),
                 "label_resize": label_resize,
+                "prediction": prediction,
             }
         )
 
@@ -213,7 +224,11 @@ class LabelGuidedSynthesizer(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, guide: Tensor) -> Tensor:
         """Predicted noise ``(B, C, h, w)``, float32, under autocast, too."""
-        return self.backbone(x=x_t, timesteps=t, seg=guide).float()
+        output = self.backbone(x=x_t, timesteps=t, seg=guide).float()
+        if self.prediction == "eps":
+            return output
+        a = self.schedule.alpha_bar
+        return rows((1 - a).sqrt(), t, output) * x_t + rows(a.sqrt(), t, output) * output
 
     def guide(self, label: Tensor) -> Tensor:
         """Class indices ``(B, 1, X, Y)`` -> what the denoiser sees of them, ``(B, K, h, w)`` float32.
