@@ -9,6 +9,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from ..hub_file import find_hub_file
+
 PerceptualNetwork = Literal["vgg", "alex"]
 
 
@@ -59,7 +61,15 @@ class PerceptualLoss(nn.Module):
         import lpips
 
         self.smallest = BACKBONES[network].smallest
-        self.trunk = _load_trunk(network, _find_weights(network, weights, allow_download))
+        file = find_hub_file(
+            "PerceptualLoss",
+            repr(network),
+            BACKBONES[network].url,
+            weights,
+            allow_download=allow_download,
+            instead="To do without, set the weight of this loss to 0.",
+        )
+        self.trunk = _load_trunk(network, file)
         self.scaling = lpips.ScalingLayer()
         shipped = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{network}.pth"
         heads = torch.load(shipped, map_location="cpu", weights_only=True)
@@ -71,6 +81,10 @@ class PerceptualLoss(nn.Module):
         return super().train(False)
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        return self.distances(pred, target).mean()
+
+    def distances(self, pred: Tensor, target: Tensor) -> Tensor:
+        """The distance of each pair of images, ``(B,)`` float32; the loss is their mean."""
         if pred.shape != target.shape or pred.ndim != 4 or pred.shape[1] != 1:
             raise ValueError(
                 f"PerceptualLoss: prediction {tuple(pred.shape)} and target {tuple(target.shape)} must both be "
@@ -85,40 +99,16 @@ class PerceptualLoss(nn.Module):
         with torch.autocast(pred.device.type, enabled=False):
             with torch.no_grad():
                 references = self._features(target)
-            distance = pred.new_zeros((), dtype=torch.float32)
+            distance = pred.new_zeros(len(pred), dtype=torch.float32)
             for head, feature, reference in zip(self.heads, self._features(pred), references, strict=True):
-                distance = distance + ((feature - reference).square() * head).sum(1).mean()  # (B, C, h, w) -> ()
+                squares = (feature - reference).square() * head  # (B, C, h, w)
+                distance = distance + squares.sum(1).mean((1, 2))  # (B,)
         return distance
 
     def _features(self, image: Tensor) -> list[Tensor]:
         """Five feature maps ``(B, C_l, h_l, w_l)``, of unit length along the channels."""
         features = self.trunk(self.scaling(image.float().expand(-1, 3, -1, -1)))
         return [feature / (torch.linalg.vector_norm(feature, dim=1, keepdim=True) + 1e-10) for feature in features]
-
-
-def _find_weights(network: PerceptualNetwork, weights: str | os.PathLike | None, allow_download: bool) -> Path:
-    """The file of the backbone: as given, in torch's cache, or downloaded into it."""
-    url = BACKBONES[network].url
-    name = url.rsplit("/", 1)[1]
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / name
-    path = cached if weights is None else Path(weights)
-    if path.is_file():
-        return path
-    tried = "download not allowed"
-    if weights is None and allow_download:
-        try:
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(cached), hash_prefix=Path(name).stem.rsplit("-", 1)[1])
-            return cached
-        except (OSError, RuntimeError) as error:  # the network, the disk, or a wrong hash
-            tried = f"download failed: {type(error).__name__}: {error}"
-    elif weights is not None:
-        tried = "no other place tried, since this one was named"
-    raise FileNotFoundError(
-        f"PerceptualLoss: no weights of {network!r} at {path} ({tried}). Provide them in one of three ways: "
-        f"weights=<path of {name} from {url}>; that file in {cached.parent}; allow_download=True without a path. "
-        "To do without, set the weight of this loss to 0."
-    )
 
 
 def _load_trunk(network: PerceptualNetwork, path: Path) -> nn.Module:

@@ -1,18 +1,16 @@
-"""Frechet distance between two sets of images, on the coarse layout of each image."""
+"""Frechet distance between two sets of images, in any space of features."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from monai.metrics import CumulativeIterationMetric
 from torch import Tensor
 
+from .moments import Moments, RunningMoments, feature_moments
 
-class Moments(NamedTuple):
-    """Mean ``(D,)`` and unbiased covariance ``(D, D)`` of feature vectors, float64."""
-
-    mean: Tensor
-    covariance: Tensor
+FeatureFunction = Callable[[Tensor], Tensor]
+"""Images ``(B, C, H, W)`` in [0, 1] -> features ``(B, D)``."""
 
 
 def grid_features(images: Tensor, size: int = 8) -> Tensor:
@@ -29,16 +27,22 @@ def grid_features(images: Tensor, size: int = 8) -> Tensor:
     return torch.nn.functional.adaptive_avg_pool2d(pixels, size).flatten(1)
 
 
-def feature_moments(features: Tensor) -> Moments:
-    """Moments of ``(N, D)`` feature vectors.
+class GridFeatures:
+    """:func:`grid_features` as a space of features with a name, beside those that need weights.
 
-    Raises:
-        ValueError: fewer than two vectors, which have no covariance.
+    Args:
+        size: side of the grid.
     """
-    if len(features) < 2:
-        raise ValueError(f"Frechet distance: {len(features)} image(s) on one side; it takes at least two.")
-    features = features.double()
-    return Moments(features.mean(0), torch.cov(features.mT))
+
+    name = "frechet_distance"
+
+    def __init__(self, size: int = 8) -> None:
+        self.size = size
+        self.identity = f"grid-{size}x{size}"
+        self.meaning = f"squared distance of {size}x{size} area means, images in [0, 1]; lower is better"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return grid_features(images, self.size)
 
 
 def frechet_distance(first: Moments, second: Moments) -> Tensor:
@@ -56,36 +60,64 @@ def frechet_distance(first: Moments, second: Moments) -> Tensor:
     return distance.clamp_min(0)
 
 
+def distance_of_features(features: Tensor, reference: Moments) -> Tensor:
+    """:func:`frechet_distance` of the moments of ``(N, D)`` features to ``reference``, a float64 scalar.
+
+    With at most D vectors, C1 = A^T A for their deviations A ``(N, D)``, and the trace of the root is that of the
+    ``(N, N)`` matrix A C2 A^T: seconds instead of minutes for the 2048 numbers of Inception.
+    """
+    if not 2 <= len(features) <= features.shape[1]:
+        return frechet_distance(feature_moments(features), reference)
+    vectors, (mean, covariance) = features.double(), reference
+    center = vectors.mean(0)
+    deviations = (vectors - center) / (len(vectors) - 1) ** 0.5
+    inner = deviations @ covariance.to(vectors) @ deviations.mT  # (N, N)
+    cross = torch.linalg.eigvalsh((inner + inner.mT) / 2).clamp_min(0).sqrt().sum()
+    shift = (center - mean.to(vectors)).square().sum()
+    return (shift + deviations.square().sum() + covariance.trace().to(vectors) - 2 * cross).clamp_min(0)
+
+
 class FrechetDistance(CumulativeIterationMetric):
-    """Frechet distance of predicted against reference images on :func:`grid_features`; lower is better.
+    """Frechet distance of predicted against reference images; lower is better.
 
     Called with ``y_pred`` and ``y``, both ``(B, C, H, W)`` in [0, 1]; the two need not correspond. The value depends on
-    the number of images: state it, and the distance of held-out real images beside it.
+    the number of images: state it, and the distance of held-out real images beside it. No images are kept.
 
     Args:
-        size: side of the feature grid.
+        size: side of the grid of :func:`grid_features`.
         reference: fixed moments of the reference images; then ``y`` is not looked at.
+        features: another space of features, in place of the grid.
     """
 
-    def __init__(self, size: int = 8, reference: Moments | None = None) -> None:
-        super().__init__()
-        self.size = size
+    def __init__(
+        self, size: int = 8, reference: Moments | None = None, features: FeatureFunction | None = None
+    ) -> None:
+        self.features = GridFeatures(size) if features is None else features
         self.reference = reference
+        super().__init__()
+
+    def reset(self) -> None:
+        """Forget all images."""
+        super().reset()
+        self._moments = (RunningMoments(), RunningMoments())  # predicted, reference
+
+    def extend(self, *data: Tensor) -> None:
+        """Take in the features of a batch."""
+        for moments, features in zip(self._moments, data, strict=False):
+            moments.update(features)
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **_: Any) -> Sequence[Tensor]:
-        features = [grid_features(y_pred, self.size)]
+        features = [self.features(y_pred)]
         if self.reference is None:
             if y is None:
                 raise ValueError("FrechetDistance: give reference images as `y`, or their moments as `reference`.")
-            features.append(grid_features(y, self.size))
+            features.append(self.features(y))
         return features
 
     def aggregate(self) -> Tensor:
         """Distance over all images seen by all processes since the last reset."""
-        buffers = self.get_buffer()
-        if buffers is None:
+        pred, real = (moments.over_processes() for moments in self._moments)
+        if not pred.count:
             raise ValueError("FrechetDistance: no images were given before aggregate().")
-        if self.reference is None:
-            return frechet_distance(feature_moments(buffers[0]), feature_moments(buffers[1]))
-        reference = Moments(*(moment.to(buffers.device) for moment in self.reference))
-        return frechet_distance(feature_moments(buffers), reference)
+        reference = real.result() if self.reference is None else Moments(*(part.cpu() for part in self.reference))
+        return frechet_distance(pred.result(), reference)

@@ -8,6 +8,7 @@ from monai.metrics import CumulativeIterationMetric
 from torch import Tensor
 
 from .frechet import grid_features
+from .multiscale_ssim import Profile, multiscale_ssim
 
 _CHUNK = 256  # queries compared at a time, so that memory grows with the references only
 
@@ -24,6 +25,29 @@ def nearest_neighbors(queries: Tensor, references: Tensor, size: int = 16) -> tu
         size: side of the grid.
     """
     return _nearest(grid_features(queries, size), grid_features(references, size))
+
+
+def most_similar(queries: Tensor, references: Tensor, profile: Profile, candidates: int = 8) -> Tensor:
+    """MS-SSIM ``(N,)`` (float64) of every query image to the reference image that it is most similar to.
+
+    Compared are only the ``candidates`` references of the smallest distance on a 16x16 grid, since all pairs would take
+    hours: a copy, also a noisy one, is among them; of images that are no copies the true maximum may be higher.
+
+    Args:
+        queries: ``(N, 1, X, Y)`` in [0, 1].
+        references: ``(M, 1, X, Y)``, M >= 1.
+        profile: of the similarity.
+        candidates: references compared with each query.
+    """
+    known, number = grid_features(references, 16), min(candidates, len(references))
+    similarity = []
+    for images in queries.split(_CHUNK):
+        distances = torch.cdist(grid_features(images, 16), known)  # (B, M)
+        near = distances.topk(number, largest=False).indices  # (B, number)
+        similarity.append(
+            torch.stack([multiscale_ssim(images, references[place], profile) for place in near.unbind(1)]).amax(0)
+        )
+    return torch.cat(similarity)
 
 
 class NearestNeighborDistance(CumulativeIterationMetric):

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from ..cropping import center_crop
-from .frechet import Moments, feature_moments, grid_features
+from .frechet import FeatureFunction, grid_features
+from .moments import Moments, RunningMoments
+
+_BATCH = 256  # slices at a time
 
 
 class SliceSource(Protocol):
@@ -40,7 +43,7 @@ class ReferenceImages:
     @cached_property
     def images(self) -> Tensor:
         """(N, 1, X, Y) in [0, 1]."""
-        batches = [self.indices[start : start + 256] for start in range(0, len(self), 256)]
+        batches = [self.indices[start : start + _BATCH] for start in range(0, len(self), _BATCH)]
         images = torch.cat([self.dataset.__getitems__(batch)["image"].float() / 255 for batch in batches])
         return images if self.image_size is None else center_crop(images, self.image_size)
 
@@ -48,6 +51,10 @@ class ReferenceImages:
         """Grid features of all images, see :func:`grid_features`."""
         return grid_features(self.images, size)
 
-    def moments(self, size: int = 8) -> Moments:
-        """Mean and covariance of the grid features."""
-        return feature_moments(self.features(size))
+    def moments(self, size: int = 8, features: FeatureFunction | None = None) -> Moments:
+        """Mean and covariance of the grid features, or of those that ``features`` makes of ``(B, 1, X, Y)``."""
+        of = features or (lambda images: grid_features(images, size))
+        moments = RunningMoments()
+        for images in self.images.split(_BATCH):
+            moments.update(of(images))
+        return moments.result()

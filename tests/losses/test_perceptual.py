@@ -82,6 +82,17 @@ def test_distance_and_gradient_are_those_of_the_lpips_package(network: str, file
     torch.testing.assert_close(pred.grad, again.grad, rtol=1e-3, atol=1e-6)
 
 
+def test_distances_of_single_pairs_are_those_of_the_lpips_package_and_the_loss_is_their_mean(
+    files: dict[str, Path],
+) -> None:
+    loss, pred, target = PerceptualLoss("alex", weights=files["alex"]), images(0, batch=3), images(1, batch=3)
+    distances = loss.distances(pred, target)
+    expected = reference("alex", files["alex"])(pred.expand(-1, 3, -1, -1), target.expand(-1, 3, -1, -1)).flatten()
+    torch.testing.assert_close(distances, expected)
+    assert distances.std() > 0
+    assert loss(pred, target).item() == distances.mean().item()
+
+
 def test_equal_images_have_distance_0_and_the_nearer_image_the_smaller_distance(files: dict[str, Path]) -> None:
     loss, target = PerceptualLoss("alex", weights=files["alex"]), images(0)
     assert loss(target, target).item() == 0

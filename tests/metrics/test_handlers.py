@@ -12,6 +12,7 @@ from torch import Tensor
 
 from common.metrics.frechet import FrechetDistance
 from common.metrics.image_quality import PSNR, SSIM
+from common.metrics.multiscale_ssim import MultiscaleSSIM
 from common.metrics.nearest import NearestNeighborDistance
 from common.metrics.seams import SeamRatio
 from common.metrics.spectrum import SpectrumDistance
@@ -25,6 +26,7 @@ def _metrics() -> dict[str, CumulativeIterationMetric]:
         "nearest": NearestNeighborDistance(),
         "psnr": PSNR(),
         "ssim": SSIM(),
+        "ms_ssim": MultiscaleSSIM(),
     }
 
 

@@ -135,6 +135,36 @@ def test_unit_range_maps_and_clamps() -> None:
     assert unit_range(torch.tensor([-3.0, -1.0, 0.0, 0.5, 1.0, 2.0])).tolist() == [0, 0, 0.5, 0.75, 1, 1]
 
 
+def test_unit_range_begins_where_black_is() -> None:
+    assert unit_range(torch.tensor([-1.0, 0.0, 0.5, 1.0, 2.0]), low=0.0).tolist() == [0, 0, 0.5, 1, 1]
+
+
+def test_a_tenth_of_the_range_is_twenty_decibels_wherever_black_is() -> None:
+    """Between 0 and 1 an error of 0.1, between -1 and 1 one of 0.2."""
+    target = 0.9 * torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    for metric, y_pred, y in (
+        (PSNR(low=0.0), target + 0.1, target),
+        (PSNR(), 2 * (target + 0.1) - 1, 2 * target - 1),
+    ):
+        metric(y_pred=y_pred, y=y)
+        assert metric.aggregate().item() == pytest.approx(20, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", [PSNR, SSIM])
+def test_images_from_0_and_the_same_from_minus_1_have_one_value(kind: type[PSNR] | type[SSIM]) -> None:
+    """Some of these go beyond the range, where both are clamped."""
+    pred, target = pair((3, 1, 12, 9))
+    pred = pred + 0.3
+    assert (pred > 1).any()
+    from_zero, from_minus_one = kind(low=0.0), kind()
+    from_zero(y_pred=pred, y=target)
+    from_minus_one(y_pred=2 * pred - 1, y=2 * target - 1)
+    assert from_zero.aggregate().item() == pytest.approx(from_minus_one.aggregate().item(), rel=1e-6)
+    clamped = pred.clamp(0, 1)
+    exact = psnr(clamped, target) if kind is PSNR else structural_similarity(clamped, target)
+    assert from_zero.aggregate().item() == pytest.approx(exact.mean().item(), rel=1e-6)
+
+
 def test_metrics_are_means_over_images_of_any_batching() -> None:
     pred, target = pair((5, 1, 12, 9))
     metrics = {"psnr": PSNR(), "ssim": SSIM()}

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from common.metrics.frechet import grid_features
-from common.metrics.nearest import NearestNeighborDistance, nearest_neighbors
+from common.metrics.multiscale_ssim import multiscale_ssim, profile_for
+from common.metrics.nearest import NearestNeighborDistance, most_similar, nearest_neighbors
 
 
 def _images(count: int, seed: int) -> Tensor:
@@ -50,3 +51,20 @@ def test_unusable_input_is_refused() -> None:
         NearestNeighborDistance()(y_pred=_images(1, 0))
     with pytest.raises(ValueError, match="no images were given"):
         NearestNeighborDistance().aggregate()
+
+
+def test_similarity_of_a_noisy_copy_is_that_to_its_original() -> None:
+    references = _images(40, 0)
+    noise = 0.02 * torch.randn(3, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    queries = torch.cat([references[[30, 7, 12]] + noise, references[5:6]])
+    profile = profile_for((32, 32))
+    found = most_similar(queries, references, profile)
+    torch.testing.assert_close(found, multiscale_ssim(queries, references[[30, 7, 12, 5]], profile))
+    assert found[3] == pytest.approx(1)
+
+
+def test_similarity_is_the_largest_of_all_where_all_are_compared() -> None:
+    queries, references = _images(3, 1), _images(5, 0)
+    profile = profile_for((32, 32))
+    pairs = multiscale_ssim(queries.repeat_interleave(5, 0), references.repeat(3, 1, 1, 1), profile).reshape(3, 5)
+    torch.testing.assert_close(most_similar(queries, references, profile), pairs.amax(1))
