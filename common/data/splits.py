@@ -169,6 +169,23 @@ def require_unseen(path: str | Path, cases: Sequence[Case], split_level: str = "
         )
 
 
+def trained_patients(weights: Sequence[str | Path | None]) -> set[str]:
+    """Whom weights were trained on, by the splits that their trainings have left beside them.
+
+    Of weights without a split nothing is known, which is logged; what is no ``.pt`` file is left out.
+    """
+    patients: set[str] = set()
+    for file in weights:
+        if file is None or Path(file).suffix != ".pt":
+            continue
+        path = Path(file).with_name("split.json")
+        if path.is_file():
+            patients |= _trained(path)
+        else:
+            logger.warning("There is no %s: it is not known which patients these weights were trained on.", path)
+    return patients
+
+
 def _trained(path: Path) -> set[str]:
     """Training patients of a file of :func:`write_split`."""
     return set(_read(path).get("training", {}).get("patients", []))

@@ -13,6 +13,7 @@ from ..parallel import process_rank
 from .label_requests import LabelRequests, sample_name
 from .listing import Case
 from .readers.labelled_folder import read_label_info
+from .splits import trained_patients
 
 _COLUMNS = ("file", "patient")
 
@@ -27,6 +28,7 @@ def write_synthetic_set(
     label_names: Sequence[str],
     dataset: str,
     settings: Mapping[str, Any],
+    weights: Sequence[str | Path | None] = (),
 ) -> None:
     """Write ``labels.json`` and ``metadata.csv`` of a set before its samples are drawn; rank 0 writes.
 
@@ -38,7 +40,8 @@ def write_synthetic_set(
         requests: what is drawn.
         label_values, label_names: what the label maps hold, see `label_values` and `label_names` of `.label_sets`.
         dataset: name of the data set that the label maps belong to.
-        settings: what the samples depend on besides: bundle, weights, seed, mode, ...
+        settings: what the samples depend on besides: bundle, digest of the weights, seed, mode, ...
+        weights: of all stages of the generator; whom they were trained on is in the samples, too.
 
     Raises:
         ValueError: the folder holds a set of other settings.
@@ -57,7 +60,7 @@ def write_synthetic_set(
             "min_label_pixels": requests.min_label_pixels,
         },
     }
-    patients = set(requests.source_patients)
+    patients = set(requests.source_patients) | trained_patients(weights)
     if path.is_file():
         theirs = json.loads(path.read_text(encoding="utf-8"))
         different = _differences(theirs, json.loads(json.dumps(ours)))
@@ -81,13 +84,16 @@ def write_synthetic_set(
 
 
 def require_training_sources(folder: str | Path, dataset: str, sections: Mapping[str, Sequence[Case]]) -> None:
-    """Raise if a synthetic set to train with was made from a label map of a patient that is to be evaluated.
+    """Raise if a synthetic set was made with the data of a patient who is not for training here.
+
+    Its source patients are those of the label maps and those that the generator was trained on.
 
     Args:
         folder: of the set; of images that are not synthetic, or of another data set, nothing can be said (the latter
             is logged).
         dataset: name of the data set that ``sections`` belong to.
-        sections: section name -> its cases, of this run.
+        sections: section name -> its cases, of this run; with "training" all others than these are refused, without it
+            those in the sections.
 
     Raises:
         ValueError: names the first such patients.
@@ -98,13 +104,14 @@ def require_training_sources(folder: str | Path, dataset: str, sections: Mapping
     if info.source_dataset != dataset:
         logger.warning("%s was made from %s, this run is on %s.", folder, info.source_dataset, dataset)
         return
-    held_out = {case["patient"] for section, cases in sections.items() if section != "training" for case in cases}
-    seen = sorted(held_out & set(info.source_patients))
-    if seen:
+    homes = {name: {case["patient"] for case in cases} for name, cases in sections.items()}
+    sources = set(info.source_patients)
+    held_out = sources - homes["training"] if "training" in homes else sources & set().union(*homes.values())
+    if held_out:
         raise ValueError(
-            f"The synthetic set in {folder} was made from label maps of {len(seen)} patient(s) that are validation or "
-            f"test here ({', '.join(seen[:5])}): scores would measure memory. Make a set from this run's training "
-            "patients."
+            f"The synthetic set in {folder} was made with {len(held_out)} patient(s) that are not for training here "
+            f"({', '.join(sorted(held_out)[:5])}): scores would measure memory. Make a set, and train its generator, "
+            "with this run's split."
         )
 
 

@@ -248,6 +248,42 @@ class FixedWindowd(_Windowd):
         self.window = FixedWindow(low, high, quantize)
 
 
+class PaintedLevelsd(MapTransform):
+    """Painted images, which have been scaled before they were written, to grey levels 0..255 by a fixed window.
+
+    Percentiles would scale each slice by itself.
+
+    Args:
+        keys: images.
+        window: what they were written with: (0, 1), or HU.
+    """
+
+    def __init__(self, keys: KeysCollection, window: Sequence[float], allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.low, self.high = (float(level) for level in window)
+        self.scale = FixedWindow(self.low, self.high)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Scale them.
+
+        Raises:
+            ValueError: an image leaves the window: it was not written with it.
+        """
+        result = dict(data)
+        for key in self.key_iterator(result):
+            image = result[key]
+            low, high = float(image.min()), float(image.max())
+            slack = 1e-3 * (self.high - self.low)
+            if low < self.low - slack or high > self.high + slack:
+                raise ValueError(
+                    f"{source_name(image)}: intensities from {low:g} to {high:g}, but synthetic images lie in "
+                    f"{self.low:g}..{self.high:g}. Scale them, or use real images as the data set (dataset "
+                    "labelled_folder), where they are scaled by percentiles."
+                )
+            result[key] = self.scale(image)
+        return result
+
+
 class ModalityWindowd(MapTransform, InvertibleTransform):
     """Every volume to [-1, 1] by what it is: CT by a fixed window in HU, MR by its own percentiles.
 

@@ -224,10 +224,40 @@ def test_a_set_from_label_maps_of_test_patients_cannot_be_trained_with(
         return {"training": [{"patient": name} for name in others], "test": [{"patient": test}]}
 
     require_training_sources(tmp_path, "acdc", sections("p3"))
-    with pytest.raises(ValueError, match=r"1 patient\(s\) that are validation or test here \(p1\)"):
+    with pytest.raises(ValueError, match=r"1 patient\(s\) that are not for training here \(p1\)"):
         require_training_sources(tmp_path, "acdc", sections("p1"))
     assert not caplog.records
     require_training_sources(tmp_path, "cardiac_phantom", sections("p1"))
     assert "was made from acdc, this run is on cardiac_phantom" in caplog.text
     (tmp_path / "labels.json").write_text('{"values": {"0": "background"}}')
     require_training_sources(tmp_path, "acdc", sections("p1"))
+
+
+def test_only_training_patients_may_be_the_sources_of_a_training_set(slices: SliceDataset, tmp_path: Path) -> None:
+    """A patient that is in no section of the training, because it is for test, is none of them."""
+    write(tmp_path, LabelRequests(slices, 9, min_label_pixels=20))
+    training = [{"patient": name} for name in ("p0", "p1", "p2", "p7")]
+    require_training_sources(tmp_path, "acdc", {"training": training, "validation": [{"patient": "p8"}]})
+    with pytest.raises(ValueError, match=r"1 patient\(s\) that are not for training here \(p2\)"):
+        require_training_sources(tmp_path, "acdc", {"training": training[:2], "validation": [{"patient": "p8"}]})
+
+
+def test_whom_the_generator_was_trained_on_is_in_its_samples(slices: SliceDataset, tmp_path: Path) -> None:
+    split = {"dataset": "acdc", "training": {"patients": ["p5"], "cases": []}}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    folder = tmp_path / "set"
+    requests = LabelRequests(slices, 9, min_label_pixels=20)
+    write_synthetic_set(
+        folder,
+        requests,
+        label_values=VALUES,
+        label_names=NAMES,
+        dataset="acdc",
+        settings={"seed": 0},
+        weights=[tmp_path / "model.pt", None],
+    )
+    info = read_label_info(folder)
+    assert info is not None
+    assert set(info.source_patients) == {"p0", "p1", "p2", "p5"}
+    with pytest.raises(ValueError, match=r"\(p5\)"):
+        require_training_sources(folder, "acdc", {"evaluated": [{"patient": "p5"}]})

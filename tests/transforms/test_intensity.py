@@ -11,6 +11,7 @@ from common.transforms.intensity import (
     FixedWindowd,
     MaskedPercentileWindow,
     ModalityWindowd,
+    PaintedLevelsd,
     PeakWindow,
     PercentileWindow,
     PercentileWindowd,
@@ -324,3 +325,20 @@ def test_impossible_settings_are_refused() -> None:
         PeakWindow(0)
     with pytest.raises(ValueError, match="one name per key"):
         ModalityWindowd(["source", "target"], "ct")
+
+
+@pytest.mark.parametrize(("window", "values"), [((0.0, 1.0), (0.0, 0.5, 1.0)), ((-150.0, 650.0), (-150.0, 250.0, 650.0))])
+def test_painted_levels_become_grey_levels_by_their_own_window(
+    window: tuple[float, float], values: tuple[float, ...]
+) -> None:
+    image = MetaTensor(torch.tensor(values).reshape(1, 3, 1, 1), affine=torch.eye(4))
+    result = PaintedLevelsd("image", window)({"image": image})["image"]
+    torch.testing.assert_close(result.flatten().as_tensor(), torch.tensor([0.0, 127.5, 255.0]))
+
+
+def test_images_that_were_not_painted_are_refused_by_name() -> None:
+    image = MetaTensor(
+        torch.tensor([0.0, 900.0]).reshape(1, 2, 1, 1), affine=torch.eye(4), meta={"filename_or_obj": "mri.nii.gz"}
+    )
+    with pytest.raises(ValueError, match=r"mri.nii.gz: intensities from 0 to 900, but synthetic images lie in 0..1"):
+        PaintedLevelsd("image", (0, 1))({"image": image})
