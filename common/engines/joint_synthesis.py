@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from monai.engines import AdversarialTrainer, PrepareBatch
 from torch import Tensor, nn
 

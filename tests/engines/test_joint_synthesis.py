@@ -21,6 +21,7 @@ from common.engines.quantization import QuantizationIteration, QuantizationPrepa
 from common.engines.randomness import StepRandomness
 from common.losses.adaptive_weight import AdaptiveWeight
 from common.losses.adversarial import HingeGAN
+from common.losses.guided_noise import GuidedNoiseLoss, NoiseWeight
 from common.networks.nets.dual_branch_discriminator import DualBranchDiscriminator
 from common.networks.nets.joint_synthesizer import JointSynthesizer
 
@@ -29,6 +30,10 @@ BATCH = 4
 
 def joint(detach: bool = True) -> JointSynthesizer:
     return JointSynthesizer(synthesizer(autoencoder(), statistics=None), detach=detach)
+
+
+def iteration(network: JointSynthesizer, weight: NoiseWeight = "plain") -> JointIteration:
+    return JointIteration(GuidedNoiseLoss(network.synthesizer.schedule, weight), AdaptiveWeight(), disc_start=0)
 
 
 def judge() -> DualBranchDiscriminator:
@@ -77,17 +82,21 @@ def test_a_batch_has_the_images_their_edges_and_the_draws_for_their_labels() -> 
     assert torch.equal(kwargs["guide"][~dropped], network.synthesizer.guide(labels(BATCH))[~dropped])
 
 
-@pytest.mark.parametrize("detach", [True, False])
-def test_the_denoiser_s_mean_squared_error_is_added_to_the_step_of_the_autoencoder(detach: bool) -> None:
+@pytest.mark.parametrize(("detach", "weight"), [(True, "plain"), (True, "unit_variance"), (False, "plain")])
+def test_the_denoiser_s_squared_error_is_added_to_the_step_of_the_autoencoder(
+    detach: bool, weight: NoiseWeight
+) -> None:
     """All other terms are what they are without the denoiser; the autoencoder feels it only where it is let."""
     network = joint(detach)
     alone, by_hand = copy.deepcopy(network.autoencoder), copy.deepcopy(network)
-    together = run(JointIteration(AdaptiveWeight(), 0), (network, judge()), JointPrepareBatch(draws(network)))
+    together = run(iteration(network, weight), (network, judge()), JointPrepareBatch(draws(network)))
     apart = run(QuantizationIteration(AdaptiveWeight(), 0), (alone, judge()), QuantizationPrepareBatch())
 
     image, _, _, drawn = JointPrepareBatch(draws(by_hand))(batch_of())
     prediction = by_hand(image, drawn["guide"], drawn["noise"], drawn["t"])["noise_prediction"]
-    noise_loss = (prediction - drawn["noise"]).square().mean()
+    of_each = (prediction - drawn["noise"]).square().mean((1, 2, 3))
+    left = by_hand.synthesizer.schedule.alpha_bar.float()[drawn["t"]]
+    noise_loss = (of_each if weight == "plain" else of_each / left).mean()
     noise_loss.backward()
 
     expected = {**apart.state.output, "noise_loss": noise_loss.detach()}
@@ -111,7 +120,7 @@ def test_the_denoiser_s_mean_squared_error_is_added_to_the_step_of_the_autoencod
 
 def test_the_statistics_of_the_latents_move_once_a_step() -> None:
     network = joint()
-    run(JointIteration(AdaptiveWeight(), 0), (network, judge()), JointPrepareBatch(draws(network)))
+    run(iteration(network), (network, judge()), JointPrepareBatch(draws(network)))
     assert network.num_updates == 1
     latent = network.autoencoder.encode(batch_of()["image"].float() / 255)
     torch.testing.assert_close(network.synthesizer.latent_mean, latent.mean((0, 2, 3)))

@@ -21,13 +21,15 @@ def test_plain_is_the_mean_squared_error() -> None:
 
 @pytest.mark.parametrize("step", [0, 25, 60, 99])
 def test_unit_variance_is_the_squared_error_of_v(step: int) -> None:
-    """``noise = sqrt(1 - A) x_t + sqrt(A) v`` with ``v = sqrt(A) noise - sqrt(1 - A) x0``, in double precision by hand."""
+    """``noise = sqrt(1 - A) x_t + sqrt(A) v`` with ``v = sqrt(A) noise - sqrt(1 - A) x0``, by hand."""
     x0, noise, error = draw(2, 3, 4, 4).double(), draw(2, 3, 4, 5)[..., :4].double(), draw(2, 3, 4, 6)[..., :4].double()
     a = SCHEDULE.alpha_bar[step]
     x_t = a.sqrt() * x0 + (1 - a).sqrt() * noise
     v = a.sqrt() * noise - (1 - a).sqrt() * x0
     pred = (1 - a).sqrt() * x_t + a.sqrt() * (v + error)
-    loss = GuidedNoiseLoss(SCHEDULE, "unit_variance")(pred.float(), {"noise": noise.float(), "t": torch.full((2,), step)})
+    loss = GuidedNoiseLoss(SCHEDULE, "unit_variance")(
+        pred.float(), {"noise": noise.float(), "t": torch.full((2,), step)}
+    )
     torch.testing.assert_close(loss, error.square().mean().float(), rtol=2e-3, atol=0)
 
 
