@@ -23,9 +23,9 @@ class AdversarialIteration(ABC):
 
     Give it to an ``AdversarialTrainer`` as ``iteration_update``: MONAI's own iteration takes the images that are real
     from the generator's input, which a translation cannot, and lets the generator's step fill the gradients of the
-    discriminator. It uses the trainer's networks, optimizers, losses and ``prepare_batch``, which gives source and target
-    (B, 1, X, Y), optionally followed by () and a dictionary of what else the steps need. Losses are computed in fp32,
-    the trainer's own ``amp`` stays off.
+    discriminator. It uses the trainer's networks, optimizers, losses and ``prepare_batch``, which gives source and
+    target (B, 1, X, Y), optionally followed by () and a dictionary of what else the steps need. Losses are computed in
+    fp32, the trainer's own ``amp`` stays off.
 
     The output holds scalars: ``loss``, the sum of what the steps of this iteration have minimized, and its parts by
     name, without their weights. The parts of a player that has no step in an iteration are absent.

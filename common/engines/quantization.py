@@ -41,11 +41,11 @@ class QuantizationPrepareBatch(PrepareBatch):
 class QuantizationIteration(AdversarialIteration):
     """An autoencoder with a codebook that is told by its distance to the image and, later, by a discriminator.
 
-    Autoencoder: ``L_rec + L_codebook + lambda L_GAN`` with ``L_rec = distance + perceptual_weight LPIPS`` (FQCDM, eq. 7,
-    with the trainer's ``recon_loss_function`` as distance) and lambda from ``weight``. Discriminator: half of the loss
-    on images as real and reconstructions as fake, both beside the edges of the image (eqs. 12-15). Until ``disc_start``
-    iterations are done lambda is 0; the discriminator learns from ``disc_warmup`` iterations before, so that the first
-    gradient does not come from a random one.
+    Autoencoder: ``L_rec + L_codebook + lambda L_GAN`` with ``L_rec = distance + perceptual_weight LPIPS`` (FQCDM,
+    eq. 7, with the trainer's ``recon_loss_function`` as distance) and lambda from ``weight``. Discriminator: half of
+    the loss on images as real and reconstructions as fake, both beside the edges of the image (eqs. 12-15). Until
+    ``disc_start`` iterations are done lambda is 0; the discriminator learns from ``disc_warmup`` iterations before, so
+    that the first gradient does not come from a random one.
 
     The trainer's ``g_network`` is a ``QuantizedAutoencoder``, its ``d_network`` is called with images and edges.
 

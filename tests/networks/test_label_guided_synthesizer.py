@@ -274,8 +274,10 @@ def test_a_guide_is_the_same_for_classes_in_any_number_type() -> None:
 
 
 def test_a_residual_prediction_is_the_best_guess_without_a_network_plus_a_share_of_its_output() -> None:
-    """For latents of unit variance the best linear estimate of the noise is ``sqrt(1 - A) x_t``; an error of v gives one
-    of x0 that is no larger, whatever the step."""
+    """For latents of unit variance the best linear estimate of the noise is ``sqrt(1 - A) x_t``.
+
+    An error of v gives one of x0 that is no larger, whatever the step.
+    """
     network = synthesizer(prediction="eps_residual")
     x_t, t, guide = torch.randn(3, 3, 4, 6), torch.tensor([0, 40, 99]), network.guide(labels(3))
     a = network.schedule.alpha_bar[t].float().reshape(-1, 1, 1, 1)
