@@ -86,13 +86,20 @@ def command(name: str, stage: Mapping[str, Any], folder: Path, options: Mapping[
         return [sys.executable, f"scripts/{stage['script']}", *(text.format(root=root) for text in stage["arguments"])]
     fixed = {option: value.format(root=root) for option, value in stage.get("options", {}).items()}
     chosen = {**fixed, **options_of(name, stage, folder, options)}
-    return bundle_command([folder / file for file in stage["config"]], chosen)
+    return bundle_command(files_of(stage, folder), chosen)
+
+
+def files_of(stage: Mapping[str, Any], folder: Path) -> list[Path]:
+    """The config files of a stage; a script has none."""
+    return [folder / file for file in stage.get("config", [])]
 
 
 def options_of(name: str, stage: Mapping[str, Any], folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options for this stage: its own, and the common ones that its config files know."""
-    keys = settings_of([folder / file for file in stage.get("config", [])])
-    common = {option: value for option, value in options.items() if "." not in option and option.split("#")[0] in keys}
+    """Options for this stage: its own, and the common ones that its config files know, maybe by another name."""
+    keys = settings_of(files_of(stage, folder))
+    aliases = stage.get("aliases", {})
+    shared = {aliases.get(option, option): value for option, value in options.items() if "." not in option}
+    common = {option: value for option, value in shared.items() if option.split("#")[0] in keys}
     own = {option.removeprefix(f"{name}."): value for option, value in options.items() if option.startswith(f"{name}.")}
     return {**common, **own}
 
@@ -107,8 +114,10 @@ def refuse_unused(options: Mapping[str, Any], stages: Mapping[str, Any], chosen:
             )
         candidates = {name} & set(chosen) if dot else chosen
         key = (own if dot else option).split("#")[0]
-        files = [[folder / file for file in stages[stage].get("config", [])] for stage in candidates]
-        if not any(key in settings_of(stage) for stage in files):
+        if not any(
+            stages[stage].get("aliases", {}).get(key, key) in settings_of(files_of(stages[stage], folder))
+            for stage in candidates
+        ):
             raise SystemExit(f"--{option} belongs to none of the stages {', '.join(chosen)}.")
 
 

@@ -12,7 +12,7 @@ from monai.engines.utils import IterationEvents
 from torch import Tensor
 
 from ..parallel import gather, process_rank
-from ..pictures import save_png
+from ..pictures import evenly_spaced, save_png
 
 
 class EvaluationPicture(ABC):
@@ -79,3 +79,25 @@ class EvaluationPicture(ABC):
 
             with SummaryWriter(str(self.log_dir)) as writer:
                 writer.add_image(self.tag, picture, engine.state.epoch, dataformats="HWC")
+
+
+class SpreadPicture(EvaluationPicture):
+    """An evaluation's picture of images that are spread evenly over the evaluated set.
+
+    Args:
+        output_dir, log_dir, name, tag: see :class:`EvaluationPicture`.
+        total: number of images in the evaluated set, numbered from 0 by ``index``.
+        number: how many of them to show.
+    """
+
+    def __init__(
+        self, output_dir: str | Path, log_dir: str | Path | None, name: str, tag: str, total: int, number: int
+    ) -> None:
+        super().__init__(output_dir, log_dir, name, tag)
+        if total < 1 or number < 1:
+            raise ValueError(f"{type(self).__name__}: total={total} and number={number} must be at least 1.")
+        self.chosen = torch.tensor(evenly_spaced(total, number))
+
+    def wanted(self, index: Tensor) -> Tensor:
+        """The images spread evenly over the set."""
+        return torch.isin(index, self.chosen.to(index.device))

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..pictures import evenly_spaced, heat_colors, image_grid
-from .evaluation_picture import EvaluationPicture
+from ..pictures import heat_colors, image_grid
+from .evaluation_picture import SpreadPicture
 
 _LARGEST_ERROR = 0.25  # drawn white; of the range [0, 1]
 
 
-class ReconstructionGrid(EvaluationPicture):
+class ReconstructionGrid(SpreadPicture):
     """Writes a picture of some images of each evaluation, and a TensorBoard image.
 
     Three images for each: itself, its reconstruction, and the absolute error from black (none) over red and yellow to
@@ -40,15 +40,8 @@ class ReconstructionGrid(EvaluationPicture):
         number: int = 12,
         scale: int = 2,
     ) -> None:
-        super().__init__(output_dir, log_dir, name, tag="reconstructions")
-        if total < 1 or number < 1:
-            raise ValueError(f"ReconstructionGrid: total={total} and number={number} must be at least 1.")
-        self.chosen = torch.tensor(evenly_spaced(total, number))
+        super().__init__(output_dir, log_dir, name, "reconstructions", total, number)
         self.scale = scale
-
-    def wanted(self, index: Tensor) -> Tensor:
-        """The images spread evenly over the set."""
-        return torch.isin(index, self.chosen.to(index.device))
 
     def images_of(self, output: Mapping[str, Tensor]) -> Tensor:
         """Image and reconstruction, ``(B, 2, 1, X, Y)``."""

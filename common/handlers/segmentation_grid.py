@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..pictures import evenly_spaced, image_grid, radiological
-from .evaluation_picture import EvaluationPicture
+from ..pictures import image_grid, radiological
+from .evaluation_picture import SpreadPicture
 from .label_overlay import label_overlay
 
 
-class SegmentationGrid(EvaluationPicture):
+class SegmentationGrid(SpreadPicture):
     """Writes a picture of some slices of each evaluation, and a TensorBoard image.
 
     Each slice is shown three times in a row: the image, with its reference in colors, with the prediction in colors.
@@ -43,19 +43,12 @@ class SegmentationGrid(EvaluationPicture):
         scale: int = 1,
         axial: bool = False,
     ) -> None:
-        super().__init__(output_dir, log_dir, name, tag="segmentations")
-        if total < 1 or number < 1 or columns < 1:
-            raise ValueError(
-                f"SegmentationGrid: total={total}, number={number} and columns={columns} must be at least 1."
-            )
-        self.chosen = torch.tensor(evenly_spaced(total, number))
+        super().__init__(output_dir, log_dir, name, "segmentations", total, number)
+        if columns < 1:
+            raise ValueError(f"SegmentationGrid: columns={columns} must be at least 1.")
         self.columns = columns
         self.scale = scale
         self.axial = axial
-
-    def wanted(self, index: Tensor) -> Tensor:
-        """The slices spread evenly over the set."""
-        return torch.isin(index, self.chosen.to(index.device))
 
     def images_of(self, output: Mapping[str, Tensor]) -> Tensor:
         """Image, reference and prediction, ``(B, 3, 1, X, Y)``."""

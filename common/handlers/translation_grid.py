@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..pictures import evenly_spaced, heat_colors, image_grid, radiological
-from .evaluation_picture import EvaluationPicture
+from ..pictures import heat_colors, image_grid, radiological
+from .evaluation_picture import SpreadPicture
 
 _KEYS = ("image", "pred", "label")
 _LARGEST_ERROR = 0.5  # drawn white; of the range [0, 1]
 
 
-class TranslationGrid(EvaluationPicture):
+class TranslationGrid(SpreadPicture):
     """Writes a picture of some slices of each evaluation, and a TensorBoard image.
 
     Each row shows one slice: source, prediction, target, and the absolute error of the prediction from black (none)
@@ -42,15 +42,8 @@ class TranslationGrid(EvaluationPicture):
         number: int = 8,
         scale: int = 1,
     ) -> None:
-        super().__init__(output_dir, log_dir, name, tag="translations")
-        if total < 1 or number < 1:
-            raise ValueError(f"TranslationGrid: total={total} and number={number} must be at least 1.")
-        self.chosen = torch.tensor(evenly_spaced(total, number))
+        super().__init__(output_dir, log_dir, name, "translations", total, number)
         self.scale = scale
-
-    def wanted(self, index: Tensor) -> Tensor:
-        """The slices spread evenly over the set."""
-        return torch.isin(index, self.chosen.to(index.device))
 
     def images_of(self, output: Mapping[str, Tensor]) -> Tensor:
         """Source, prediction and target in [0, 1], ``(B, 3, 1, X, Y)``."""

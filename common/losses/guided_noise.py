@@ -17,7 +17,7 @@ class GuidedNoiseLoss(nn.Module):
     Called with the prediction ``(B, C, h, w)`` and the target ``{"noise": (B, C, h, w), "t": (B,) int64}``. Weights:
 
     - ``plain``: 1;
-    - ``unit_variance``: ``1 / A_t``, the squared error of what an ``eps_residual`` network itself has to find, which
+    - ``unit_variance``: ``1 / A_t``, the squared error of what a ``v_prediction`` network itself has to find, which
       has unit variance at every step if the latents have. Plainly weighted, steps that are nearly noise hardly count,
       and they decide on the overall brightness.
 

@@ -278,7 +278,7 @@ def test_a_residual_prediction_is_the_best_guess_without_a_network_plus_a_share_
 
     An error of v gives one of x0 that is no larger, whatever the step.
     """
-    network = synthesizer(prediction="eps_residual")
+    network = synthesizer(prediction="v_prediction")
     x_t, t, guide = torch.randn(3, 3, 4, 6), torch.tensor([0, 40, 99]), network.guide(labels(3))
     a = network.schedule.alpha_bar[t].float().reshape(-1, 1, 1, 1)
     network.backbone = Estimate(lambda x, t, seg: torch.zeros_like(x))
@@ -290,9 +290,9 @@ def test_a_residual_prediction_is_the_best_guess_without_a_network_plus_a_share_
 
 
 def test_the_kind_of_prediction_is_recorded() -> None:
-    network = synthesizer(prediction="eps_residual")
-    assert LabelGuidedSynthesizer.from_state_dict(network.state_dict()).prediction == "eps_residual"
-    with pytest.raises(ValueError, match="prediction: checkpoint eps_residual, this network eps"):
+    network = synthesizer(prediction="v_prediction")
+    assert LabelGuidedSynthesizer.from_state_dict(network.state_dict()).prediction == "v_prediction"
+    with pytest.raises(ValueError, match="prediction: checkpoint v_prediction, this network epsilon"):
         synthesizer().load_state_dict(network.state_dict())
     with pytest.raises(ValueError, match="prediction='v'"):
         synthesizer(prediction="v")

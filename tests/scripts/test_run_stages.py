@@ -86,8 +86,8 @@ def test_an_option_reaches_every_stage_that_knows_it_and_no_other(
     assert found["embedder"] == {**shared, "tau": "0.2"}
     assert found["train"] == {**shared, "max_epochs": "50"}
     assert found["evaluate"] == shared
-    # in inference, `dataset` is the list of volumes, not the name of a data set to train on
-    assert found["inference"] == {"input_dir": "mine", "image_size": "[32, 48]"}
+    # in inference, `dataset` is the list of volumes; the name of the data set that they come from has one of its own
+    assert found["inference"] == {"input_dir": "mine", "image_size": "[32, 48]", "mr_dataset": "synthrad"}
 
 
 def test_a_nested_key_goes_by_its_first_part(script: ModuleType, commands: list[list[str]]) -> None:
@@ -203,3 +203,25 @@ def test_a_failure_of_a_real_stage_ends_the_chain_with_its_message(tmp_path: Pat
     assert any(line.startswith("error: There is no trained autoencoder at ") for line in errors), result.stderr
     assert errors[-1].startswith("Stage train of med_dit failed")
     assert "stage 2 of 2" not in result.stdout
+
+
+def test_a_stage_may_know_an_option_by_another_name(script: ModuleType, commands: list[list[str]]) -> None:
+    """``dataset`` of the trainings is a component in inference.json, where the name of the data set is label_dataset."""
+    options = {"dataset": "acdc", "dataset_dir": "/data/acdc", "split": "stratified"}
+    script.main("fqcdm", stages="train,inference", **options)
+    train, inference = map(options_of, commands)
+    assert train == options
+    assert inference == {"label_dataset": "acdc", "dataset_dir": "/data/acdc", "label_split": "stratified"}
+    commands.clear()
+    script.main("fqcdm", stages="inference", dataset="acdc")
+    assert options_of(commands[0]) == {"label_dataset": "acdc"}
+
+
+def test_a_stage_of_another_bundle_writes_below_the_folder_of_this_one(
+    script: ModuleType, commands: list[list[str]]
+) -> None:
+    script.main("fqcdm", stages="segmenter", bundle_root="/elsewhere", max_epochs=2)
+    found = options_of(commands[0])
+    assert found["ckpt_dir"] == "/elsewhere/models/segmenter"
+    assert found["max_epochs"] == "2"
+    assert files_of(commands[0]).endswith("cardiac_segmentation/configs/train.json")

@@ -17,7 +17,7 @@ from .pixel_space import PixelSpace
 from .quantized_autoencoder import QuantizedAutoencoder
 
 LabelResize = Literal["nearest", "area"]
-Prediction = Literal["eps", "eps_residual"]
+Prediction = Literal["epsilon", "v_prediction"]
 
 _SPACES = {"quantized": QuantizedAutoencoder, "pixel": PixelSpace}
 _RECORDED = (
@@ -71,7 +71,7 @@ class LabelGuidedSynthesizer(nn.Module):
             ``SPADEDiffusionModelUNet``, one entry per level, at the latent's size first.
         num_train_steps, beta_start, beta_end: see ``linear_schedule``.
         label_resize: ``"nearest"``: the guide is one-hot; ``"area"``: shares of the classes in each latent pixel.
-        prediction: ``"eps"``: the denoiser's output is the noise; ``"eps_residual"``: it is the v of
+        prediction: ``"epsilon"``: the denoiser's output is the noise; ``"v_prediction"``: it is the v of
             ``noise = sqrt(1 - A_t) x_t + sqrt(A_t) v``, what is left of the noise after the best guess for latents of
             unit variance. An error of v then stays one all along the chain, while one of the noise grows.
         statistics: mean and std (C,) of the training set's latents; None: loaded later.
@@ -103,14 +103,14 @@ class LabelGuidedSynthesizer(nn.Module):
         beta_start: float = 1e-3,
         beta_end: float = 0.2,
         label_resize: LabelResize = "nearest",
-        prediction: Prediction = "eps",
+        prediction: Prediction = "epsilon",
         statistics: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         super().__init__()
         if label_resize not in get_args(LabelResize):
             raise ValueError(f"LabelGuidedSynthesizer: label_resize={label_resize!r} must be 'nearest' or 'area'.")
         if prediction not in get_args(Prediction):
-            raise ValueError(f"LabelGuidedSynthesizer: prediction={prediction!r} must be 'eps' or 'eps_residual'.")
+            raise ValueError(f"LabelGuidedSynthesizer: prediction={prediction!r} must be 'epsilon' or 'v_prediction'.")
         if spacing_mm is not None and not spacing_mm > 0:
             raise ValueError(f"LabelGuidedSynthesizer: spacing_mm={spacing_mm} must be positive, or None.")
         self.label_values = {int(value): int(index) for value, index in label_values.items()}
@@ -225,7 +225,7 @@ class LabelGuidedSynthesizer(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, guide: Tensor) -> Tensor:
         """Predicted noise ``(B, C, h, w)``, float32, under autocast, too."""
         output = self.backbone(x=x_t, timesteps=t, seg=guide).float()
-        if self.prediction == "eps":
+        if self.prediction == "epsilon":
             return output
         a = self.schedule.alpha_bar
         return rows((1 - a).sqrt(), t, output) * x_t + rows(a.sqrt(), t, output) * output
