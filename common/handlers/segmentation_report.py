@@ -21,6 +21,7 @@ from ..atomic import atomic_path, write_text
 from ..metrics.volume_dice import volume_dice
 from ..parallel import gather_objects, process_rank
 from .commit import commit
+from .provenance import split_mark
 from .segmentation_figure import Example, draw_examples, example_slices
 
 logger = logging.getLogger(__name__)
@@ -128,6 +129,7 @@ class SegmentationReport:
         return {
             "report": "common.handlers.segmentation_report",
             **self.record,
+            **split_mark(self.record),
             "commit": commit(),
             "n": {"volumes": len(rows), "patients": len({row.patient for row in rows})},
             "protocols": {
