@@ -29,7 +29,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/python scripts/demo.py
 
 test: $(VENV)/.development
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
 test-slow: $(VENV)/.development
 	$(BIN)/python -m pytest -m "slow or distributed"
