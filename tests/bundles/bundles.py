@@ -13,7 +13,7 @@ from common.data.splits import split_of
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = sorted(path.parent.parent.name for path in ROOT.glob("bundles/*/configs/metadata.json"))
-NO_CONFIG = {"metadata", "prompts", "stages"}
+NO_CONFIG = {"metadata", "prompts", "stages", "strategies"}
 
 Options = dict[str, Any]
 
@@ -36,10 +36,13 @@ class Facts:
     tiny: options that make it train on these data in seconds.
     embedded: the same for the embedded phantom, on which it trains by default.
     inference: the data -> options of an inference on (or after training on) them.
-    results: files that this inference writes.
+    results: images that this inference writes.
+    copies: further files that it writes, which hold what it was given.
+    evaluation: further options of evaluate.json.
+    evaluations: folders below ``evaluation`` that one evaluation writes, one for each of its protocols.
     integers: whether their voxels are int16; otherwise float32.
     picture: what a validation draws; ``{}`` is the epoch.
-    number_to_validate: option that says how many samples or slices a validation looks at.
+    number_to_validate: option that says how many samples or slices a validation looks at; None: at all there are.
     plain: options that take out the terms which the halves of a batch do not share.
     idle: parameters of the tiny network that the loss does not depend on, so that their steps are rounding errors which
         Adam has brought to full size: a bias of one channel in front of a norm of that channel alone.
@@ -51,7 +54,7 @@ class Facts:
     elsewhere: overlays that only run on other data, in tests of their own.
     """
 
-    kind: Literal["synthesis", "translation"]
+    kind: Literal["synthesis", "translation", "painting", "segmentation"]
     data: str
     volume_of: Callable[[Path, str], Path]
     tiny: Options
@@ -59,7 +62,10 @@ class Facts:
     inference: Callable[[Path], Options]
     results: tuple[str, ...]
     picture: str
-    number_to_validate: str
+    number_to_validate: str | None
+    copies: tuple[str, ...] = ()
+    evaluation: Options = field(default_factory=dict)
+    evaluations: tuple[str, ...] = (".",)
     integers: bool = False
     plain: Options = field(default_factory=dict)
     idle: tuple[str, ...] = ()
@@ -113,9 +119,64 @@ def volume_of_patient(data: Path, section: str) -> Path:
     return Path(find_cases("synthrad", data, section, images={"image": "mr"})[0]["image"])
 
 
+SMALL_HEARTS = {**SHORT, "image_size": [32, 32], "pixel_mm": "$None", "num_val_slices": 6}
+PAINTER = {
+    **SMALL_HEARTS,
+    "channels": [8, 8],
+    "num_res_layers": 1,
+    "num_embeddings": 16,
+    "embedding_dim": 3,
+    "discriminator_channels": 4,
+    "discriminator_layers": 2,
+    "edge_channels": [4, 4, 4],
+    "fusion_channels": 4,
+    "disc_start_share": 0.0,
+    "disc_warmup": 0,
+    "denoiser_channels": [8, 8],
+    "denoiser_res_blocks": 1,
+    "attention_levels": [False, True],
+    "num_head_channels": [0, 8],
+    "norm_groups": 4,
+    "spade_channels": 4,
+    "num_train_steps": 5,  # which end in noise
+    "beta_end": 0.95,
+    "num_val_samples": 6,
+}
+PROTOCOLS = {"segmenter_path": "$None", "encoder_path": "@autoencoder_path", "starts": [0, 2], "num_reconstructions": 6}
+SEGMENTER = {
+    **SMALL_HEARTS,
+    "features": [4, 4, 4, 4, 4, 4],
+    "embed_dim": 12,
+    "depths": [1, 1, 1, 1],
+    "num_heads": [1, 1, 2, 2],
+    "window_size": 4,
+    "min_label_pixels": 1,
+}
+EMBEDDED_HEARTS = {"phantom_cases": 10, "phantom_size": 48, "min_label_pixels": 1}
+
+
+def volume_of_heart(data: Path, section: str) -> Path:
+    """The first frame of the first patient of a section."""
+    return Path(find_cases("acdc", data, section, frames="labelled")[0]["image"])
+
+
 NEW_FILES = [f"new_{number}.nii.gz" for number in range(40)]
 
 FACTS = {
+    "cardiac_segmentation": Facts(
+        kind="segmentation",
+        data="hearts",
+        volume_of=volume_of_heart,
+        tiny={**SEGMENTER, "dataset": "acdc"},
+        embedded=SEGMENTER | EMBEDDED_HEARTS,
+        inference=lambda data: {"input_dir": str(data / "inputs" / "images"), "batch_size": 3},
+        results=("heart_a_label.nii.gz", "heart_b_label.nii.gz", "heart_c_label.nii.gz"),
+        integers=True,
+        picture="segmentations_{:06d}.png",
+        number_to_validate=None,
+        others={"pretrain": {}},
+        bases={"paper_swin_unet": ("train", "paper_acdc", "swin_unet")},
+    ),
     "dct_moe": Facts(
         kind="synthesis",
         data="picture_folder",
@@ -165,6 +226,45 @@ FACTS = {
             "paper_synthrad": {"dataset": "brain_phantom_synthrad", "phantom_cases": 12, "phantom_size": 48},
         },
         elsewhere=frozenset({"paper_isles_inference", "paper_synthrad_inference"}),
+    ),
+    "fqcdm": Facts(
+        kind="painting",
+        data="encoded_hearts",
+        volume_of=volume_of_heart,
+        tiny={**PAINTER, "dataset": "acdc"},
+        embedded=PAINTER | EMBEDDED_HEARTS,
+        inference=lambda data: {"input_dir": str(data / "inputs" / "labels"), "batch_size": 3, "min_label_pixels": 1},
+        results=("heart_a_image.nii.gz", "heart_b_image.nii.gz", "heart_c_image.nii.gz"),
+        copies=("heart_a_label.nii.gz", "heart_b_label.nii.gz", "heart_c_label.nii.gz"),
+        evaluation=PROTOCOLS,
+        evaluations=("synthesis", "reconstruction"),
+        picture="samples_{:06d}.png",
+        number_to_validate="num_val_samples",
+        others={"train_autoencoder": {}},
+        stages={"autoencoder_path": "train_autoencoder"},
+        bases={
+            "train_joint": ("train_autoencoder",),
+            "ablation_none": ("train_autoencoder",),
+            "ablation_dbd": ("train_autoencoder",),
+            "vqvae": ("train_autoencoder",),
+            "vqgan": ("train_autoencoder",),
+            "evaluate_autoencoder": ("train_autoencoder",),
+            "multi_gpu_autoencoder": ("train_autoencoder",),
+            "multi_gpu_synthesize": ("train", "synthesize"),
+            "ablation_no_fqb": ("train", "evaluate"),
+            "paper_ddpm": ("train", "paper_acdc", "ddpm"),
+            "paper_mmwhs_ct": ("train", "paper_acdc"),
+            "paper_mmwhs_mr": ("train", "paper_acdc"),
+        },
+        overlays={
+            "evaluate_autoencoder": {"num_val_slices": 6},
+            "synthesize": {"synthetic_dir": "$@output_dir + '/synthetic'", "num_samples": 4, "min_label_pixels": 1},
+            "ablation_no_fqb": PROTOCOLS,
+            "ddpm": {"autoencoder_path": "$None"},
+            "paper_acdc": {"split": "hash"},  # as the autoencoder was trained
+            "paper_ddpm": {"autoencoder_path": "$None"},
+        },
+        elsewhere=frozenset({"paper_mmwhs_ct", "paper_mmwhs_mr"}),
     ),
     "med_dit": Facts(
         kind="translation",
@@ -238,8 +338,7 @@ def trainings(bundle: str) -> list[str]:
 
 def overlays(bundle: str) -> list[str]:
     """Names of all configs that are meant to be laid over another."""
-    names = {path.stem for path in configs(bundle).glob("*.json")} - set(complete(bundle)) - NO_CONFIG
-    return sorted(name for name in names if not name.startswith("train_"))
+    return sorted({path.stem for path in configs(bundle).glob("*.json")} - set(complete(bundle)) - NO_CONFIG)
 
 
 def base(bundle: str, overlay: str) -> tuple[str, ...]:
@@ -289,6 +388,11 @@ def tiny(bundle: str, data: Path, folder: Path, *, config: str = "train", **more
     return {key: value for key, value in options.items() if key in keys(bundle, config)} | more
 
 
+def tiny_evaluation(bundle: str, data: Path, folder: Path, **more: Any) -> Options:
+    """The same for an evaluation of the weights of that training."""
+    return tiny(bundle, data, folder) | FACTS[bundle].evaluation | more
+
+
 def tiny_inference(bundle: str, data: Path, folder: Path, **more: Any) -> Options:
     """The same for inference with the weights of that training."""
     options = tiny(bundle, data, folder, config="inference") | FACTS[bundle].inference(data)
@@ -297,8 +401,14 @@ def tiny_inference(bundle: str, data: Path, folder: Path, **more: Any) -> Option
     return options | more
 
 
+def split_record(folder: Path) -> Options:
+    """What a training below ``folder`` has noted of who was in which section, beside its results or its weights."""
+    (path,) = (folder / part / "split.json" for part in ("output", "models") if (folder / part / "split.json").exists())
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def inferred(bundle: str, folder: Path) -> list[Path]:
-    """The images that an inference with these options has written, which must be all there is."""
-    files = sorted(folder.glob("*.nii.gz"))
-    assert [file.name for file in files] == list(FACTS[bundle].results)
-    return files
+    """The images that an inference with these options has written; beside copies there must be no others."""
+    facts = FACTS[bundle]
+    assert {file.name for file in folder.glob("*.nii.gz")} == {*facts.results, *facts.copies}
+    return [folder / name for name in facts.results]

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "networks"))
 from biomedclip_files import make_tower
 from diffusers_files import make_vae
+from small_hearts import write_acdc
 
 from bundles import BUNDLES, FACTS, MR_TO_CT, Options, Trained, configs, stage_weights, tiny
 
@@ -50,6 +51,26 @@ def registered_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for letter, patient in zip("abc", ("1BA002", "1BB005", "1BC008"), strict=True):
         shutil.copy(root / "Task1" / "brain" / patient / "mr.nii.gz", root / "inputs" / f"head_{letter}.nii.gz")
     train_stages("med_dit", root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def hearts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 patients in ACDC layout; three frames, ``inputs/images``, with their label maps, ``inputs/labels``."""
+    root = write_acdc(tmp_path_factory.mktemp("hearts"), 12)
+    for kind, ending in (("images", ""), ("labels", "_gt")):
+        (root / "inputs" / kind).mkdir(parents=True)
+        for letter, number in zip("abc", (1, 10, 12), strict=True):
+            path = root / f"patient{number:03d}" / f"patient{number:03d}_frame01{ending}.nii.gz"
+            shutil.copy(path, root / "inputs" / kind / f"heart_{letter}.nii.gz")
+    return root
+
+
+@pytest.fixture(scope="session")
+def encoded_hearts(hearts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of ``hearts`` with a trained autoencoder in ``stages``."""
+    root = shutil.copytree(hearts, tmp_path_factory.mktemp("encoded") / "hearts")
+    train_stages("fqcdm", root)
     return root
 
 

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 sys.path.insert(0, str(Path(__file__).parent))
 from command_line import command_line
 
-from bundles import BUNDLES, FACTS, Options, configs, inferred, tiny, tiny_inference
+from bundles import BUNDLES, FACTS, Options, configs, inferred, tiny, tiny_evaluation, tiny_inference
 from common.engines.preflight import lock_folder
 
 pytestmark = pytest.mark.distributed
@@ -38,11 +38,13 @@ RECORD = {
     "+run": ["$torch.save(@network_def.state_dict(), @output_dir + '/rank' + str(@rank) + '.pt')"],
 }
 EPOCHS, EPOCH_LENGTH = 2, 4
+SCORES = ("/value", "/mean_dice", "/dice")  # names of the entries that hold one
 
 
 def settings(bundle: str) -> Options:
     """A validation at the end, of a number that two processes cannot divide evenly."""
-    number = {FACTS[bundle].number_to_validate: 7}
+    name = FACTS[bundle].number_to_validate
+    number = {} if name is None else {name: 7}
     return {"epoch_length": EPOCH_LENGTH, "decay_steps": "$None", "val_interval": EPOCHS, **number}
 
 
@@ -167,10 +169,10 @@ def test_failure_of_one_process_ends_the_run(bundle: str, data: Path, tmp_path: 
 
 
 def values(tree: Any, path: str = "") -> dict[str, float]:
-    """All entries called ``value`` of nested dictionaries, and all below ``n``."""
+    """All scores of nested dictionaries, and all entries below ``n``."""
     if isinstance(tree, dict):
         return {name: number for key, item in tree.items() for name, number in values(item, f"{path}/{key}").items()}
-    return {path: tree} if path.endswith("/value") or path.startswith("/n/") else {}
+    return {path: tree} if path.endswith(SCORES) or path.startswith("/n/") else {}
 
 
 def test_evaluation_gives_the_same_scores(bundle: str, data: Path, one: Path, tmp_path: Path) -> None:
@@ -178,17 +180,20 @@ def test_evaluation_gives_the_same_scores(bundle: str, data: Path, one: Path, tm
     for processes in (1, 2):
         folder = tmp_path / str(processes)
         shutil.copytree(one / "models", folder / "models")
-        options = tiny(bundle, data, folder) | settings(bundle) | FACTS[bundle].plain
+        options = tiny_evaluation(bundle, data, folder) | settings(bundle) | FACTS[bundle].plain
         run_in(processes, bundle, ["train", "evaluate"], options)
-        results = folder / "output" / "evaluation"
-        metrics.append(values(json.loads((results / "metrics.json").read_text())))
-        pictures.append({path.name: np.asarray(Image.open(path)).astype(int) for path in results.glob("*.png")})
-    assert pictures[0].keys() == pictures[1].keys() >= {"report.png"}
-    if "samples.png" in pictures[0]:  # images only, while the report tells its folder
-        np.testing.assert_allclose(pictures[1]["samples.png"], pictures[0]["samples.png"], atol=1)
-    assert any(name.startswith("/n/") for name in metrics[0])
-    assert any(name.endswith("/value") for name in metrics[0])
-    assert metrics[1] == pytest.approx(metrics[0], rel=1e-4)
+        results = [folder / "output" / "evaluation" / protocol for protocol in FACTS[bundle].evaluations]
+        metrics.append([values(json.loads((part / "metrics.json").read_text())) for part in results])
+        found = {(part.name, path.name): path for part in results for path in part.glob("*.png")}
+        pictures.append({key: np.asarray(Image.open(path)).astype(int) for key, path in found.items()})
+    assert pictures[0].keys() == pictures[1].keys() >= {(part.name, "report.png") for part in results}
+    for key, picture in pictures[0].items():
+        if key[1] == "samples.png":  # images only, while the report tells its folder
+            np.testing.assert_allclose(pictures[1][key], picture, atol=1)
+    for alone, together in zip(*metrics, strict=True):
+        assert any(name.startswith("/n/") for name in alone)
+        assert any(name.endswith(SCORES) for name in alone)
+        assert together == pytest.approx(alone, rel=1e-4)
 
 
 def test_inference_gives_the_same_images(bundle: str, data: Path, one: Path, tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def test_a_copy_at_a_path_with_a_space_writes_into_its_bundle_only(bundle: str, 
     for names in (*stages, ["train"], ["train", "evaluate"], ["inference"]):
         settings = facts.embedded | facts.others.get(names[0], {}) | {"device": "cpu"}
         options = {key: value for key, value in settings.items() if key in keys(bundle, names[0])}
+        options |= facts.evaluation if "evaluate" in names else {}
         environment = {name: str(folder) for name, folder in outside.items()}
         result = command_line(bundle, names, options, root=copy, **environment)
         assert result.returncode == 0, result.stderr[-4000:]

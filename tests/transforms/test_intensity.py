@@ -327,7 +327,9 @@ def test_impossible_settings_are_refused() -> None:
         ModalityWindowd(["source", "target"], "ct")
 
 
-@pytest.mark.parametrize(("window", "values"), [((0.0, 1.0), (0.0, 0.5, 1.0)), ((-150.0, 650.0), (-150.0, 250.0, 650.0))])
+@pytest.mark.parametrize(
+    ("window", "values"), [((0.0, 1.0), (0.0, 0.5, 1.0)), ((-150.0, 650.0), (-150.0, 250.0, 650.0))]
+)
 def test_painted_levels_become_grey_levels_by_their_own_window(
     window: tuple[float, float], values: tuple[float, ...]
 ) -> None:
