@@ -120,6 +120,16 @@ def volume_of_patient(data: Path, section: str) -> Path:
 
 
 SMALL_HEARTS = {**SHORT, "image_size": [32, 32], "pixel_mm": "$None", "num_val_slices": 6}
+DENOISER = {
+    "denoiser_channels": [8, 8],
+    "denoiser_res_blocks": 1,
+    "attention_levels": [False, True],
+    "num_head_channels": [0, 8],
+    "norm_groups": 4,
+    "spade_channels": 4,
+    "num_train_steps": 5,  # which end in noise
+    "beta_end": 0.95,
+}
 PAINTER = {
     **SMALL_HEARTS,
     "channels": [8, 8],
@@ -132,14 +142,7 @@ PAINTER = {
     "fusion_channels": 4,
     "disc_start_share": 0.0,
     "disc_warmup": 0,
-    "denoiser_channels": [8, 8],
-    "denoiser_res_blocks": 1,
-    "attention_levels": [False, True],
-    "num_head_channels": [0, 8],
-    "norm_groups": 4,
-    "spade_channels": 4,
-    "num_train_steps": 5,  # which end in noise
-    "beta_end": 0.95,
+    **DENOISER,
     "num_val_samples": 6,
 }
 PROTOCOLS = {"segmenter_path": "$None", "encoder_path": "@autoencoder_path", "starts": [0, 2], "num_reconstructions": 6}
@@ -152,6 +155,7 @@ SEGMENTER = {
     "window_size": 4,
     "min_label_pixels": 1,
 }
+U_NET_BLOCKS = ["conv_0", *(f"{part}_{level}.convs" for part in ("down", "upcat") for level in (1, 2, 3, 4))]
 EMBEDDED_HEARTS = {"phantom_cases": 10, "phantom_size": 48, "min_label_pixels": 1}
 
 
@@ -174,6 +178,7 @@ FACTS = {
         integers=True,
         picture="segmentations_{:06d}.png",
         number_to_validate=None,
+        idle=tuple(f"network.{block}.conv_{number}.conv.bias" for block in U_NET_BLOCKS for number in (0, 1)),
         others={"pretrain": {}},
         bases={"paper_swin_unet": ("train", "paper_acdc", "swin_unet")},
     ),
@@ -257,6 +262,7 @@ FACTS = {
             "paper_mmwhs_mr": ("train", "paper_acdc"),
         },
         overlays={
+            "train_joint": DENOISER,
             "evaluate_autoencoder": {"num_val_slices": 6},
             "synthesize": {"synthetic_dir": "$@output_dir + '/synthetic'", "num_samples": 4, "min_label_pixels": 1},
             "ablation_no_fqb": PROTOCOLS,

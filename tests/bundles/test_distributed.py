@@ -209,6 +209,34 @@ def test_inference_gives_the_same_images(bundle: str, data: Path, one: Path, tmp
         np.testing.assert_allclose(second, first, atol=max(rounding, 1e-4 * np.abs(first).max()))
 
 
+OTHERS = {
+    "autoencoder": ("fqcdm", ["train_autoencoder"], "multi_gpu_autoencoder"),
+    "joint": ("fqcdm", ["train_autoencoder", "train_joint"], "multi_gpu_autoencoder"),
+    "context encoder": ("cardiac_segmentation", ["pretrain"], "multi_gpu_train"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_another_training_in_two_processes_is_that_of_one(
+    case: str, data_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Codebook, discriminator and running statistics of the latents included."""
+    bundle, names, overlay = OTHERS[case]
+    states = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        options = tiny(bundle, data_of(bundle), folder, config=names[0], batch_size=8 // processes, epoch_length=4)
+        options |= FACTS[bundle].overlays.get(names[-1], {}) | {"decay_steps": 4}
+        if processes == 1:
+            run(config_file=[str(configs(bundle) / f"{name}.json") for name in names], **options)
+        else:
+            result = command_line(bundle, [*names, overlay], options, processes=2)
+            assert result.returncode == 0, result.stderr[-4000:]
+        states.append(weights(folder / "models" / "model.pt"))
+    idle = tuple(name for name in FACTS[bundle].idle if name in states[0])
+    require_close(states[1], states[0], tolerance=1e-4, idle=idle)
+
+
 def test_baselines_train_in_two_processes(registered_heads: Path, tmp_path: Path) -> None:
     """CycleGAN, with generators and discriminators in both directions: finite, and the same in both processes."""
     overlay = tmp_path / "record.json"

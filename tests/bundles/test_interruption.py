@@ -134,7 +134,7 @@ def test_ten_kills_change_nothing(
 
 
 OTHERS = [(bundle, (name,)) for bundle in BUNDLES for name in FACTS[bundle].others]
-ADVERSARIAL = [("med_dit", ("pix2pix", "cyclegan"))]
+ADVERSARIAL = [("med_dit", ("pix2pix", "cyclegan")), ("fqcdm", ("train_autoencoder", "train_joint"))]
 
 
 @pytest.mark.slow

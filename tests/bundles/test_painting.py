@@ -19,6 +19,7 @@ from refusal import refused
 from small_hearts import SHAPE, WHOLE_HEART, write_mmwhs
 
 from bundles import (
+    DENOISER,
     PROTOCOLS,
     Options,
     Trained,
@@ -321,8 +322,7 @@ def test_the_single_loss_leaves_weights_that_all_other_configs_take(
     """``train_joint.json``, then both protocols and inference, without any other autoencoder."""
     trained = Trained("fqcdm", encoded_hearts, tmp_path)
     options = tiny(*trained, config="train_autoencoder")
-    network = {key: value for key, value in tiny(*trained).items() if key in keys("fqcdm", "train_joint")}
-    start(["train_autoencoder", "train_joint"], options | network | {"joint_detach": detach})
+    start(["train_autoencoder", "train_joint"], options | DENOISER | {"joint_detach": detach})
     start(["train", "evaluate"], tiny_evaluation(*trained, encoder_path="$None"))
     assert scores_of(tmp_path, "synthesis")["schedule"] == "linear 0.001 to 0.95, T=5"
     assert len(paint(trained)) == 3

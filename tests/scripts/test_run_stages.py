@@ -206,7 +206,7 @@ def test_a_failure_of_a_real_stage_ends_the_chain_with_its_message(tmp_path: Pat
 
 
 def test_a_stage_may_know_an_option_by_another_name(script: ModuleType, commands: list[list[str]]) -> None:
-    """``dataset`` of the trainings is a component in inference.json, where the name of the data set is label_dataset."""
+    """``dataset`` is a component in inference.json, where the data set's name is ``label_dataset``."""
     options = {"dataset": "acdc", "dataset_dir": "/data/acdc", "split": "stratified"}
     script.main("fqcdm", stages="train,inference", **options)
     train, inference = map(options_of, commands)
