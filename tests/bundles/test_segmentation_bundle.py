@@ -250,10 +250,7 @@ def test_a_resumed_training_keeps_the_best_weights(trained: Trained) -> None:
     """No epoch to come reaches a Dice of 2; what is known to be best stays."""
     (path,) = (trained.folder / "output" / "checkpoints").glob("checkpoint_*.pt")
     state = torch.load(path, weights_only=True)
-    holder = (
-        state if "best" in state else next(part for part in state.values() if isinstance(part, dict) and "best" in part)
-    )
-    best = holder["best"]
+    best = state["best"]
     assert best["weights"].keys() == torch.load(trained.folder / "models" / "model.pt", weights_only=True).keys()
     best["best"] = 2.0
     torch.save(state, path)
@@ -262,10 +259,7 @@ def test_a_resumed_training_keeps_the_best_weights(trained: Trained) -> None:
     for name, value in best["weights"].items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=0, equal_nan=True)
     last = torch.load(trained.folder / "output" / "checkpoints" / "checkpoint_000002.pt", weights_only=True)
-    network = (
-        last["network"] if "network" in last else next(part for part in last.values() if "network" in part)["network"]
-    )
-    assert any(not torch.equal(network[name], value) for name, value in found.items())
+    assert any(not torch.equal(last["network"][name], value) for name, value in found.items())
 
 
 # Networks
