@@ -96,9 +96,9 @@ class TrainingCheckpoint:
             shutil.rmtree(previous, ignore_errors=True)
             self.directory.rename(previous)
             logger.info("Checkpoints of an earlier run were moved to %s.", previous)
-        if process_rank() == 0:  # what a kill in the middle of writing left
+        if process_rank() == 0:  # what a kill in the middle of writing left; the run has both folders to itself
             for folder in (self.directory, self.weights_path.parent):
-                for leftover in folder.glob(f"{TEMPORARY_PREFIX}*.pt"):
+                for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
                     leftover.unlink()
         wait_for_all()
 
@@ -136,6 +136,8 @@ class TrainingCheckpoint:
         engine.state.iteration = state["progress"]["epoch"] * epoch_length
         if process_rank() == 0:  # a kill between the two files of a save leaves older weights beside the checkpoint
             save_state(self.weights(), self.weights_path)
+            if self.record is not None:
+                self.record()
         logger.info("Resumed from %s: %d epochs are done.", path, engine.state.epoch)
         if engine.state.epoch >= cast(int, engine.state.max_epochs):
             logger.warning("The run is complete; raise `max_epochs` to train longer.")
