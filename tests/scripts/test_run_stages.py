@@ -211,10 +211,11 @@ def test_a_stage_may_know_an_option_by_another_name(script: ModuleType, commands
     script.main("fqcdm", stages="train,inference", **options)
     train, inference = map(options_of, commands)
     assert train == options
-    assert inference == {"label_dataset": "acdc", "dataset_dir": "/data/acdc", "label_split": "stratified"}
+    quick = {"sampler": "ddim", "num_steps": "25"}
+    assert inference == {**quick, "label_dataset": "acdc", "dataset_dir": "/data/acdc", "label_split": "stratified"}
     commands.clear()
     script.main("fqcdm", stages="inference", dataset="acdc")
-    assert options_of(commands[0]) == {"label_dataset": "acdc"}
+    assert options_of(commands[0]) == {**quick, "label_dataset": "acdc"}
 
 
 def test_a_stage_of_another_bundle_writes_below_the_folder_of_this_one(
