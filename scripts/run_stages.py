@@ -50,7 +50,7 @@ def main(bundle: str, *, stages: str | Sequence[str] = "main", **options: Any) -
     print(f"""
 All {len(steps)} stages of {bundle}: {(time.monotonic() - begin) / 60:.1f} minutes.
   weights:  {root}/models
-  results:  {root}/output (evaluation/ with reports and metrics.json, inference/, comparison/, as far as these stages ran)
+  results:  {root}/output (evaluation/ with reports and metrics.json, inference/, comparison/, as far as these ran)
 Next, use the weights on volumes of your own (with the sizes they were trained with, as overlay or options):
   python -m monai.bundle run --config_file bundles/{bundle}/configs/inference.json \\
     --bundle_root {root} --input_dir FOLDER""")
